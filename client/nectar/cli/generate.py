@@ -1,0 +1,127 @@
+"""`nectar generate`"""
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from nectar.cli import options
+from nectar.cli.output import configure_logging, emit, say
+from nectar.cli.settings import option
+
+
+@click.command()
+@click.argument("prompt")
+@options.model
+@options.revision
+@options.initial_peers
+@option(
+    "--max-new-tokens", "-n", type=click.IntRange(1), default=64, show_default=True, help="Stop after so many tokens."
+)
+@option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the likeliest token.")
+@option("--top-p", type=click.FloatRange(0, 1), default=1.0, show_default=True, help="Sample from this share only.")
+@option("--seed", type=int, help="Make sampling repeatable.")
+@option("--chat", is_flag=True, help="Treat the prompt as a user's message, by the model's chat template.")
+@option(
+    "--patience", type=click.FloatRange(0.1), default=6.0, show_default=True, help="Seconds to wait for lost blocks."
+)
+@options.allowed_peers
+@options.link_delay_ms
+@options.json_output
+@options.verbose
+def command(
+    prompt: str,
+    model: str,
+    revision: str,
+    initial_peers: tuple[str, ...],
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+    chat: bool,
+    patience: float,
+    allowed_peers: tuple[str, ...],
+    link_delay_ms: float,
+    as_json: bool,
+    verbose: int,
+) -> None:
+    """Continue PROMPT through the swarm; tokens appear as they come. PROMPT `-` reads standard input."""
+    configure_logging(verbose)
+    peers, allowed = options.need_peers(initial_peers), options.parse_allowed(allowed_peers)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if not text:
+        raise click.UsageError("the prompt is empty")
+    import torch
+    from nectar_swarm.source import open_source
+
+    from nectar.connection import Connection
+    from nectar.model import AutoDistributedModelForCausalLM
+
+    connection = Connection.open(peers, allowed=allowed, link_delay_s=link_delay_ms / 1e3)  # type: ignore[arg-type]  # checked
+    try:
+        tokenizer = load_tokenizer(open_source(model, revision))
+        remote = AutoDistributedModelForCausalLM.from_pretrained(
+            model, revision=revision, connection=connection, patience_s=patience
+        )
+        inputs = encode(tokenizer, text, chat)
+        if seed is not None:
+            torch.manual_seed(seed)
+        sampling = (
+            {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
+        )
+        started_s = time.perf_counter()
+        with remote.session(inputs["input_ids"].shape[1] + max_new_tokens) as session:
+            out = remote.generate(
+                **inputs,
+                session=session,
+                max_new_tokens=max_new_tokens,
+                streamer=None if as_json else streamer(tokenizer),
+                **sampling,
+            )
+            report(tokenizer, out[0, inputs["input_ids"].shape[1] :], time.perf_counter() - started_s, session, as_json)
+    finally:
+        connection.close()
+
+
+def load_tokenizer(source: Any) -> Any:
+    from nectar_swarm.errors import CheckpointError
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source.name} has no tokenizer that Transformers can read") from error
+
+
+def encode(tokenizer: Any, text: str, chat: bool) -> Any:
+    """Token ids and mask of the prompt."""
+    if not chat:
+        return tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+    if tokenizer.chat_template is None:
+        raise click.UsageError("this model has no chat template; leave --chat out")
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+
+
+def streamer(tokenizer: Any) -> Any:
+    from transformers import TextStreamer
+
+    return TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+
+def report(tokenizer: Any, tokens: Any, seconds: float, session: Any, as_json: bool) -> None:
+    if as_json:
+        emit(
+            text=tokenizer.decode(tokens, skip_special_tokens=True),
+            tokens=len(tokens),
+            seconds=round(seconds, 3),
+            route=[{"peer": span.peer, "start": span.start, "stop": span.stop} for span in session.route],
+            repairs=[{"lost": list(repair.lost), "seconds": round(repair.seconds, 3)} for repair in session.repairs],
+        )
+        return
+    spans = " → ".join(f"{span.start}:{span.stop} on …{span.peer[-6:]}" for span in session.route)
+    say(f"{len(tokens)} tokens, {len(tokens) / seconds:.1f} a second, through {spans}")
+    for repair in session.repairs:
+        say(f"lost {'; '.join(repair.lost)}; went on after {repair.seconds:.2f} s")

@@ -1,0 +1,112 @@
+"""The command's entry: finds the subcommand, and turns every error that users can act on into one line.
+
+Exit codes: 0 done; 1 an error in Nectar itself; 2 wrong usage or settings; 3 a key, model, device or file is not as it
+must be; 4 the swarm cannot be reached; 5 nobody serves some of the blocks; 130 interrupted.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from nectar import __version__
+from nectar.cli.output import emit, say
+from nectar.cli.settings import default_map
+
+COMMANDS = {
+    "bootstrap": "A peer that only introduces others and relays for them.",
+    "demo": "A whole swarm on this machine: three nodes, one of which dies.",
+    "generate": "Continue a text through the swarm.",
+    "key": "Show this machine's peer ID; make its key if there is none.",
+    "node": "Serve blocks of a model.",
+    "swarm": "Show who serves what; make or join a private swarm.",
+}
+FAULTY, UNREACHABLE, UNSERVED, INTERRUPTED = 3, 4, 5, 130
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand's module when it is asked for, so that `nectar --help` is quick."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        if name not in self.commands:
+            self.add_command(import_module(f"nectar.cli.{name}").command, name)
+        return self.commands[name]
+
+    def invoke(self, context: click.Context) -> object:
+        for name in COMMANDS:
+            self.get_command(context, name)
+        context.default_map = default_map(self)
+        return super().invoke(context)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="nectar")
+def command() -> None:
+    """Run language models too big for one machine, together.
+
+    Settings can also stand in nectar.toml or in NECTAR_… variables.
+    """
+
+
+def exit_code(error: BaseException) -> int | None:
+    """The exit code of an error that users can act on; None for one that is Nectar's own."""
+    from nectar_protocol.errors import ProtocolError
+
+    from nectar.errors import ClientError, NoRouteError
+
+    if isinstance(error, NoRouteError):
+        return UNSERVED
+    if isinstance(error, ClientError | ProtocolError):
+        return FAULTY
+    for module, names in (
+        ("nectar_swarm.errors", {"UnreachableError": UNREACHABLE, "SwarmError": FAULTY}),
+        ("nectar_node.errors", {"NodeError": FAULTY}),
+        ("nectar_demo.errors", {"DemoError": FAULTY}),
+    ):
+        if module in sys.modules:
+            for name, code in names.items():
+                if isinstance(error, getattr(sys.modules[module], name)):
+                    return code
+    return None
+
+
+def run() -> None:
+    """The console script."""
+    if sys.platform == "win32":
+        sys.exit("nectar: Windows is not supported; run Nectar inside WSL2")
+    os.environ.setdefault("HIVEMIND_LOGLEVEL", "ERROR")
+    as_json = "--json" in sys.argv
+    code = 0
+    try:
+        command.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        report(error.format_message(), error.exit_code, as_json)
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted")
+        code = INTERRUPTED
+    except Exception as error:
+        known = exit_code(error)
+        if known is None:
+            raise
+        report(str(error), known, as_json)
+        code = known
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def report(message: str, code: int, as_json: bool) -> None:
+    """One line about what is wrong and what to do."""
+    line = " ".join(message.split())
+    if as_json:
+        emit(error=line, exit_code=code)
+    else:
+        say(f"nectar: {line}")

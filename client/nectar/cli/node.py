@@ -1,0 +1,124 @@
+"""`nectar node`"""
+
+import asyncio
+import dataclasses
+import os
+import platform
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nectar import __version__
+from nectar.cli import options
+from nectar.cli.output import configure_logging, emit, say
+from nectar.cli.settings import data_folder, option
+
+if TYPE_CHECKING:
+    from nectar_node.node import Node, Serving
+
+
+@click.command()
+@options.model
+@options.revision
+@options.initial_peers
+@option("--blocks", metavar="START:STOP", help="Serve these blocks; by default those that the swarm lacks.")
+@option("--max-blocks", type=click.IntRange(1), help="Serve at most so many blocks; by default what memory holds.")
+@option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@option("--kv-tokens", type=click.IntRange(1), default=16_384, show_default=True, help="Positions of KV to promise.")
+@options.all_of(options.listen)
+@option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
+@option("--name", default=platform.node, help="What to call this node; by default the machine's name.")
+@options.allowed_peers
+@option(
+    "--drain",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for sessions on leaving.",
+)
+@options.link_delay_ms
+@options.json_output
+@options.verbose
+def command(
+    initial_peers: tuple[str, ...],
+    host: str,
+    port: int,
+    announce: tuple[str, ...],
+    key: Path | None,
+    allowed_peers: tuple[str, ...],
+    drain: float,
+    link_delay_ms: float,
+    as_json: bool,
+    verbose: int,
+    **settings: Any,
+) -> None:
+    """Serve blocks of a model.
+
+    Without --initial-peers the node starts a swarm of its own, and prints the line with which others join it. Ctrl-C
+    lets its sessions move elsewhere and leaves; a second one leaves at once.
+    """
+    configure_logging(verbose)
+    peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
+    if not as_json:
+        say("loading …")
+    from nectar_node.node import Node, NodeSettings
+    from nectar_swarm.host import Listen
+
+    node = Node(
+        NodeSettings(
+            key_file=key or data_folder() / "node.key",
+            version=__version__,
+            listen=Listen(host, port, announce),
+            initial_peers=peers,
+            allowed=allowed,  # type: ignore[arg-type]  # the peer IDs were checked
+            drain_s=drain,
+            link_delay_s=link_delay_ms / 1e3,
+            **settings,
+        ),
+        lambda serving: tell_json(serving) if as_json else tell(serving, new_swarm=not peers),
+    )
+    serve(node)
+
+
+def serve(node: "Node") -> None:
+    """Run until a signal says to leave."""
+    from nectar.loop import new_event_loop
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            if stop.is_set():
+                os._exit(130)  # p2pd follows its parent
+            say("leaving; once more to leave at once")
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, leave)
+        await node.run(stop)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
+
+
+def tell_json(serving: "Serving") -> None:
+    fields = dataclasses.asdict(serving)
+    addresses = [f"{address}/p2p/{serving.peer}" for address in serving.addresses]
+    emit(event="serving", pid=os.getpid(), **fields | {"addresses": addresses})
+
+
+def tell(serving: "Serving", new_swarm: bool) -> None:
+    say(
+        f"serving blocks {serving.start}:{serving.stop} of {serving.blocks} of {serving.model} on {serving.device} "
+        f"in {serving.dtype}, {serving.decode_ms:.1f} ms a token"
+    )
+    address = f"{serving.addresses[0]}/p2p/{serving.peer}" if serving.addresses else serving.peer
+    if new_swarm:
+        say("this node started a swarm; others join it with:")
+        click.echo(f"nectar swarm join {address}")
+    else:
+        click.echo(address)

@@ -1,0 +1,84 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nectar.cli.settings import option
+
+Decorator = Callable[[Any], Any]
+
+model = option("--model", "-m", required=True, help="A model's folder, or its name on the hub.")
+revision = option("--revision", default="main", show_default=True, help="The hub repository's revision.")
+initial_peers = option(
+    "--initial-peers",
+    "-p",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Addresses of peers of the swarm, as they print them: /ip4/…/tcp/…/p2p/12D3…",
+)
+allowed_peers = option(
+    "--allowed-peers",
+    multiple=True,
+    metavar="PEER",
+    help="Peer IDs, or files of them, one a line: talk to no others.",
+)
+json_output = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object a line.")
+verbose = click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
+listen = [
+    option("--host", default="0.0.0.0", show_default=True, help="The address to listen on."),
+    option("--port", type=click.IntRange(0, 65535), default=0, help="The TCP port to listen on; any if not given."),
+    option("--announce", multiple=True, metavar="ADDRESS", help="What to tell peers instead: /ip4/…/tcp/…"),
+]
+link_delay_ms = option("--link-delay-ms", type=click.FloatRange(0, 10_000), default=0.0, hidden=True)
+
+
+def all_of(decorators: Sequence[Decorator]) -> Decorator:
+    """Several decorators as one."""
+    return lambda function: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), function)
+
+
+def parse_allowed(entries: Sequence[str]) -> "frozenset[str] | None":
+    """The allow-list from peer IDs and files of them; None without any. Raises click.UsageError."""
+    from nectar_protocol.errors import IdentityError
+    from nectar_protocol.identity import parse_peer_id
+
+    if not entries:
+        return None
+    peers: list[str] = []
+    for entry in entries:
+        path = Path(entry).expanduser()
+        if path.is_file():
+            lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+            peers += [line for line in lines if line]
+        else:
+            peers.append(entry)
+    for peer in peers:
+        try:
+            parse_peer_id(peer)
+        except IdentityError as error:
+            raise click.UsageError(f"--allowed-peers: {error}, and no file of that name exists") from error
+    return frozenset(peers)
+
+
+def parse_peers(entries: Sequence[str]) -> "tuple[Any, ...]":
+    """Multiaddrs as PeerAddress. Raises click.UsageError."""
+    from nectar_protocol.errors import ProtocolError
+    from nectar_swarm.host import PeerAddress
+
+    try:
+        return tuple(PeerAddress.parse(entry) for entry in entries)
+    except ProtocolError as error:
+        raise click.UsageError(f"--initial-peers: {error}") from error
+
+
+def need_peers(entries: Sequence[str]) -> "tuple[Any, ...]":
+    """Like parse_peers, for commands that cannot do without."""
+    if not entries:
+        raise click.UsageError(
+            "no swarm is named: give --initial-peers ADDRESS as a node prints it, or run `nectar swarm join`"
+        )
+    return parse_peers(entries)

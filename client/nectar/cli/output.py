@@ -1,0 +1,34 @@
+"""How commands talk: results on stdout, for people or as JSON lines; everything else on stderr."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+from rich.console import Console
+
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of progress for people."""
+    stderr.print(text, markup=False)
+
+
+def emit(**fields: Any) -> None:
+    """One JSON object on a line of stdout."""
+    sys.stdout.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def configure_logging(verbose: int) -> None:
+    """Warnings of our own on stderr; more with -v. Other packages' only with -vv."""
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(
+        stream=sys.stderr, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", level=logging.ERROR
+    )
+    for name in ("nectar", "nectar_node", "nectar_swarm", "nectar_demo"):
+        logging.getLogger(name).setLevel(level)
+    if verbose >= 2:
+        logging.getLogger().setLevel(logging.INFO)

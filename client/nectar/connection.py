@@ -1,0 +1,246 @@
+"""This process's place in a swarm as a client: links, the directory, and who is set aside for a while.
+
+Its identity on the network is thrown away with it, so that nodes cannot tell users apart. Everything runs in the loop
+of a thread of its own; methods without `async` may be called from any other thread.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nectar_protocol.announcement import Announcement, NodeState
+from nectar_protocol.identity import PeerID, peer_id
+from nectar_protocol.manifest import ModelID
+from nectar_swarm.directory import REFRESH_S, Directory
+from nectar_swarm.errors import SwarmError, UnreachableError
+from nectar_swarm.frames import Kind
+from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.link import Link
+from nectar_swarm.messages import Status
+from nectar_swarm.peers import Peers
+
+from nectar.loop import LoopThread
+from nectar.routing import Candidate
+
+if TYPE_CHECKING:
+    from nectar.session import Session
+
+MEET_S = 2.0
+MAX_MET = 32
+ASIDE_S, MAX_ASIDE_S = 1.0, 60.0
+FRESH_S = 0.5
+Result = TypeVar("Result")
+
+
+class Connection:
+    """Made by `Connection.open`, which raises UnreachableError or HostError; ended by `close`."""
+
+    def __init__(
+        self, initial_peers: Sequence[PeerAddress], allowed: frozenset[PeerID] | None, link_delay_s: float
+    ) -> None:
+        self.initial_peers = tuple(initial_peers)
+        self._allowed, self._link_delay_s = allowed, link_delay_s
+        self._thread = LoopThread("nectar")
+        self._lock = asyncio.Lock()
+        self._host: Host | None = None
+        self._directory: Directory | None = None
+        self._peers: Peers | None = None
+        self._sessions: dict[int, Session] = {}
+        self._asked: dict[int, asyncio.Future[Status]] = {}
+        self._known: dict[ModelID, tuple[float, list[Announcement]]] = {}
+        self._aside: dict[PeerID, tuple[float, int]] = {}  # until when, and how many times in a row
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        initial_peers: Sequence[str | PeerAddress],
+        *,
+        allowed: frozenset[PeerID] | None = None,
+        link_delay_s: float = 0.0,
+    ) -> "Connection":
+        peers = [PeerAddress.parse(peer) if isinstance(peer, str) else peer for peer in initial_peers]
+        if not peers:
+            raise UnreachableError("no initial peers: give the address that a node prints when it starts")
+        connection = cls(peers, allowed, link_delay_s)
+        try:
+            connection.run(connection._ensure_alive())
+        except BaseException:
+            connection.close()
+            raise
+        atexit.register(connection.close)
+        return connection
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """A coroutine's result from the network's loop; blocks the calling thread."""
+        return self._thread.run(work)
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        self._thread.call(function, *arguments)
+
+    def close(self) -> None:
+        """End all sessions and the libp2p daemon. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        with contextlib.suppress(Exception):
+            self._thread.run(self._shut())
+        self._thread.stop()
+
+    # Sessions
+
+    def add(self, session: "Session") -> int:
+        number = secrets.randbits(63)
+        self._sessions[number] = session
+        return number
+
+    def remove(self, number: int) -> None:
+        self._sessions.pop(number, None)
+
+    # In the loop
+
+    async def link(self, peer: PeerID, addresses: Sequence[Any]) -> Link:
+        """The link to a peer. Raises SwarmError."""
+        peers = await self._ensure_alive()
+        return await peers.connect(peer, addresses)
+
+    def present_link(self, peer: PeerID) -> Link | None:
+        return self._peers.link(peer) if self._peers else None
+
+    async def nodes(self, model: ModelID, *, fresh: bool = False) -> list[Announcement]:
+        """A model's announcements, at most 30 s old, or half a second if `fresh`. Raises SwarmError."""
+        loop = asyncio.get_running_loop()
+        read_s, found = self._known.get(model, (-REFRESH_S, []))
+        if not found or loop.time() - read_s > (FRESH_S if fresh else REFRESH_S):
+            await self._ensure_alive()
+            assert self._directory is not None
+            found = await self._directory.nodes(model)
+            self._known[model] = (loop.time(), found)
+        return found
+
+    async def models(self) -> list[ModelID]:
+        """The models of this swarm. Raises SwarmError."""
+        await self._ensure_alive()
+        assert self._directory is not None
+        return await self._directory.models()
+
+    async def candidates(self, model: ModelID, *, fresh: bool = False) -> list[Candidate]:
+        """The nodes that serve this model and answer, with their round trips; those set aside are left out."""
+        now_s = asyncio.get_running_loop().time()
+        nodes = [
+            node
+            for node in await self.nodes(model, fresh=fresh)
+            if node.state is NodeState.SERVING and self._aside.get(peer_id(node.node), (0.0, 0))[0] <= now_s
+        ]
+        # The fastest first, if there are more than we want to hold links to.
+        nodes = sorted(nodes, key=lambda node: node.decode_us / (node.stop - node.start))[:MAX_MET]
+        met = await asyncio.gather(*(self._meet(node) for node in nodes))
+        return [candidate for candidate in met if candidate is not None]
+
+    async def _meet(self, node: Announcement) -> Candidate | None:
+        peer = peer_id(node.node)
+        try:
+            async with asyncio.timeout(MEET_S):
+                link = await self.link(peer, node.addresses)
+                await link.measured.wait()
+        except (SwarmError, TimeoutError):
+            self.set_aside(peer)
+            return None
+        return Candidate(peer, node.addresses, node.start, node.stop, node.decode_us / 1e6, link.rtt_s or 0.0)
+
+    async def ask(self, peer: PeerID, addresses: Sequence[Any]) -> Status:
+        """What a node says of itself. Raises SwarmError."""
+        link = await self.link(peer, addresses)
+        number = secrets.randbits(63)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            link.send(number, Kind.ASK)
+            async with asyncio.timeout(MEET_S):
+                return await self._asked[number]
+        except TimeoutError as error:
+            raise UnreachableError(f"{peer} did not say how it is within {MEET_S:g} s") from error
+        finally:
+            del self._asked[number]
+
+    def set_aside(self, peer: PeerID) -> None:
+        """Leave a peer out for a second, and twice as long each further time in a row."""
+        _, times = self._aside.get(peer, (0.0, 0))
+        until_s = asyncio.get_running_loop().time() + min(ASIDE_S * 2**times, MAX_ASIDE_S)
+        self._aside[peer] = (until_s, times + 1)
+
+    def trust_again(self, peer: PeerID) -> None:
+        self._aside.pop(peer, None)
+
+    async def _ensure_alive(self) -> Peers:
+        """Join the swarm, or join it again if p2pd has ended under us. Raises SwarmError."""
+        async with self._lock:
+            if self._peers is not None and self._host is not None and not self._host.ended.is_set():
+                return self._peers
+            if self._peers is not None:
+                await self._leave()
+            self._host = await Host.start()
+            try:
+                self._directory = await Directory.join(
+                    self._host, self._meeting_points(), reader=True, allowed=self._allowed
+                )
+            except SwarmError:
+                await self._host.close()
+                raise
+            self._peers = Peers(self._host, self, allowed=self._allowed, delay_s=self._link_delay_s)
+            await self._peers.start()
+            return self._peers
+
+    def _meeting_points(self) -> list[PeerAddress]:
+        """The initial peers, and every node we have heard of, in case none of those is left."""
+        known = [node for _, nodes in self._known.values() for node in nodes]
+        others = [PeerAddress(peer_id(node.node), node.addresses) for node in known]
+        return list({peer.peer: peer for peer in (*self.initial_peers, *others)}.values())
+
+    async def _leave(self) -> None:
+        peers, directory, host = self._peers, self._directory, self._host
+        self._peers = self._directory = self._host = None
+        for part in (peers, directory, host):
+            if part is not None:
+                with contextlib.suppress(Exception):
+                    await part.close()
+
+    async def _shut(self) -> None:
+        for session in list(self._sessions.values()):
+            session.abandon()
+        await asyncio.sleep(0)  # let their last messages leave
+        await self._leave()
+
+    # Links
+
+    def on_message(self, link: Link, session: int, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.STATUS:
+            asked = self._asked.get(session)
+            if asked is not None and not asked.done():
+                with contextlib.suppress(ValueError):
+                    asked.set_result(Status.unpack(payload))
+        elif (known := self._sessions.get(session)) is not None:
+            known.on_message(link, kind, payload)
+
+    def on_dead(self, peer: PeerID, reason: str) -> None:
+        self.set_aside(peer)
+        for session in list(self._sessions.values()):
+            session.on_dead(peer, reason)
+
+
+_shared: dict[tuple[Any, ...], Connection] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_connection(initial_peers: Sequence[str | PeerAddress], **options: Any) -> Connection:
+    """One connection per process and swarm, however many models use it."""
+    key = (tuple(sorted(map(str, initial_peers))), *sorted(options.items(), key=lambda item: item[0]))
+    with _shared_lock:
+        connection = _shared.get(key)
+        if connection is None or connection._closed:
+            connection = _shared[key] = Connection.open(initial_peers, **options)
+        return connection

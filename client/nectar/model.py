@@ -1,0 +1,165 @@
+"""A causal language model whose blocks run in a swarm. generate() and everything around it is Transformers' own."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nectar_protocol.identity import PeerID
+from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
+from nectar_swarm.checkpoint import Checkpoint
+from nectar_swarm.errors import CheckpointError
+from nectar_swarm.host import PeerAddress
+from nectar_swarm.source import open_source
+from torch import nn
+from transformers import GenerationConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from nectar.connection import Connection, shared_connection
+from nectar.errors import RequestError
+from nectar.remote import ATTENTION, RemoteCache, RemoteChain
+from nectar.session import PATIENCE_S, Session
+
+DRAFT_ROOM = 64  # positions beyond the last token that drafts of speculative decoding may reach
+
+
+class AutoDistributedModelForCausalLM:
+    """Loads any decoder's embeddings, final norm and head; its blocks run on the nodes of a swarm."""
+
+    def __init__(self) -> None:
+        raise RequestError("use AutoDistributedModelForCausalLM.from_pretrained(name, initial_peers=[…])")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        initial_peers: Sequence[str | PeerAddress] = (),
+        connection: Connection | None = None,
+        revision: str = "main",
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        allowed_peers: Sequence[PeerID] | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> Any:
+        """A Transformers causal LM of the model's own family, connected to a swarm.
+
+        `name` is a folder or a hub repository; `initial_peers` are the addresses that nodes print, or give an open
+        `connection`; `patience_s` is how long a session waits when nobody serves some of its blocks. Raises
+        CheckpointError, UnsupportedModelError or UnreachableError.
+        """
+        source = open_source(name, revision)
+        anatomy = examine(load_config(source))
+        model = _load(Checkpoint(source), anatomy, dtype).to(device)
+        if connection is None:
+            allowed = None if allowed_peers is None else frozenset(allowed_peers)
+            connection = shared_connection(initial_peers, allowed=allowed)
+        model.attach(connection, source.manifest.model_id, patience_s)
+        return model
+
+
+def _distributed_class(base: Any) -> Any:
+    """A subclass of a family's causal LM with its block stack replaced by one RemoteChain."""
+
+    class Distributed(base):
+        def __init__(self, config: PretrainedConfig, returns_tuple: bool, *args: Any, **kwargs: Any) -> None:
+            super().__init__(config, *args, **kwargs)
+            owner, stack = find_stack(self.base_model)
+            chain = RemoteChain(returns_tuple)
+            self.__dict__["chain"] = chain  # not registered a second time as a submodule
+            self.__dict__["blocks"] = len(getattr(owner, stack))
+            setattr(owner, stack, nn.ModuleList([chain]))
+            for part in (config, config.get_text_config(decoder=True)):
+                part._attn_implementation = ATTENTION  # after __init__: some families look it up in there
+            signature = inspect.signature(owner.forward)
+
+            def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
+                arguments.update(arguments.pop("kwargs", {}))
+                chain.remember(arguments)
+
+            owner.register_forward_pre_hook(remember, with_kwargs=True)
+
+        def attach(self, connection: Connection, model: Any, patience_s: float) -> None:
+            """Run the blocks over this connection."""
+            self.__dict__.update(connection=connection, model_id=model, patience_s=patience_s)
+            self.chain.open_session = self.session
+
+        def session(self, max_length: int = 2048, *, patience_s: float | None = None) -> Session:
+            """A session that several calls of generate() share; use it in a `with` statement.
+
+            It holds at most `max_length` positions on the nodes until it is closed.
+            """
+            return Session(
+                self.connection,
+                self.model_id,
+                self.blocks,
+                self.dtype,
+                max_length,
+                self.patience_s if patience_s is None else patience_s,
+            )
+
+        @torch.no_grad()
+        def generate(self, inputs: Any = None, *args: Any, session: Session | None = None, **kwargs: Any) -> Any:
+            """Transformers' generate(). With `session`, what it holds already is not computed again: give the whole
+            text so far, old and new; what differs from the session's is rolled back."""
+            if not kwargs.setdefault("use_cache", True) or "past_key_values" in kwargs:
+                return super().generate(inputs, *args, **kwargs)
+            ids = inputs if inputs is not None else kwargs.get("input_ids")
+            if session is not None:
+                return _generate_in(session, super().generate, ids, inputs, args, kwargs)
+            with self.session(_room(self.generation_config, ids, args, kwargs)) as own:
+                return super().generate(inputs, *args, past_key_values=RemoteCache(own), **kwargs)
+
+    Distributed.__name__, Distributed.__qualname__ = base.__name__, base.__qualname__
+    Distributed.__module__ = base.__module__  # else Transformers skips the family's weight conversions
+    return Distributed
+
+
+def _generate_in(session: Session, generate: Any, ids: Any, inputs: Any, args: Any, kwargs: Any) -> Any:
+    """generate() on what a session holds, kept up to where the new text differs from it."""
+    if ids is None:
+        raise RequestError("a session needs input_ids: the whole text so far")
+    session.position = _common_length(session.token_ids, ids, session.position)
+    cache = RemoteCache(session)
+    out = generate(inputs, *args, past_key_values=cache, **kwargs)
+    sequences = out if isinstance(out, torch.Tensor) else out.sequences
+    session.token_ids = sequences[:, : cache.layers[0].length]
+    return out
+
+
+def _common_length(held: torch.Tensor | None, ids: torch.Tensor, position: int) -> int:
+    """How many positions of a session `ids` goes on from; at least one token is left to compute."""
+    if held is None or held.shape[0] != ids.shape[0]:
+        return 0
+    length = min(held.shape[1], ids.shape[1] - 1, position)
+    same = (held[:, :length] == ids[:, :length].to(held.device)).all(0)
+    return int(same.long().cumprod(0).sum())
+
+
+def _room(default: GenerationConfig, ids: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """How many positions a call of generate() can reach."""
+    config = kwargs.get("generation_config") or (args[0] if args else None) or default
+    prompt = ids.shape[1] if ids is not None else 1
+    if (embeds := kwargs.get("inputs_embeds")) is not None:
+        prompt = embeds.shape[1]
+    new = kwargs.get("max_new_tokens") or (None if "max_length" in kwargs else config.max_new_tokens)
+    length = prompt + new if new else kwargs.get("max_length") or config.max_length or prompt + 20
+    return int(max(length, prompt + 1)) + DRAFT_ROOM
+
+
+def _load(checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype) -> Any:
+    """The model without its blocks: only tensors outside them are read. Raises CheckpointError."""
+    keys = [key for key in checkpoint.weight_map if anatomy.block_of(key) is None]
+    base = MODEL_FOR_CAUSAL_LM_MAPPING[type(anatomy.config)]
+    model, info = _distributed_class(base).from_pretrained(
+        None,
+        anatomy.returns_tuple,
+        config=anatomy.config,
+        state_dict=checkpoint.lazy(keys),
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(f"{checkpoint.source.name} lacks {len(missing)} tensors: {', '.join(missing[:3])}")
+    return model.eval()

@@ -1,0 +1,137 @@
+"""What stands in a Transformers model where its blocks were: one remote chain, and a cache that is a position."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from nectar.errors import RequestError
+from nectar.session import Session
+
+ATTENTION = "remote"
+
+
+class RemoteLayer(CacheLayerMixin):
+    """The client's side of the KV cache: a position counter. The tensors live on the nodes."""
+
+    is_croppable, is_sliding = True, False
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.length, self.is_initialized = length, True
+
+    def lazy_initialization(self, *args: Any) -> None: ...
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        raise RequestError("the blocks of this model are remote; it has no keys and values here")
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def crop(self, tokens: int) -> None:
+        """Forget the last tokens; the nodes learn of it from the position of the next step."""
+        self.length -= abs(tokens)
+
+    def reset(self) -> None:
+        self.length = 0
+
+
+class RemoteCache(Cache):
+    """A session as Transformers' `past_key_values`. Beam reorders are composed here and leave with the next step."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(layers=[RemoteLayer(session.position)])
+        self.session = session
+        self.rows: torch.Tensor | None = None
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        self.rows = beam_idx if self.rows is None else self.rows[beam_idx]
+
+    batch_select_indices = reorder_cache
+
+    def activate_past_recording(self) -> None: ...
+
+    def take_reorder(self) -> tuple[int, ...]:
+        rows, self.rows = self.rows, None
+        if rows is None or torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            return ()
+        return tuple(rows.tolist())
+
+
+class RemoteChain(nn.Module):
+    """Stands as the only block of the client's model. `open_session(length)` makes one for a forward without cache."""
+
+    def __init__(self, returns_tuple: bool) -> None:
+        super().__init__()
+        self.returns_tuple = returns_tuple
+        self.open_session: Callable[[int], Session] | None = None
+        self._local = threading.local()
+
+    def remember(self, arguments: dict[str, Any]) -> None:
+        """Keep the arguments of the present forward of the stack's owner, which hold the mask and the cache."""
+        self._local.arguments = arguments
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        arguments = self._local.arguments
+        cache, device = arguments.get("past_key_values"), hidden_states.device
+        pads = row_padding(arguments.get("attention_mask"), hidden_states.shape[0])
+        if isinstance(cache, RemoteCache):
+            layer = cache.layers[0]
+            check_positions(arguments.get("position_ids"), layer.length, hidden_states.shape[1], pads)
+            out = cache.session.step(hidden_states, layer.length, cache.take_reorder(), pads)
+            layer.length += hidden_states.shape[1]
+        else:
+            if cache is not None and cache.get_seq_length():
+                raise RequestError("past_key_values must come from this model's own generate() or session()")
+            if self.open_session is None:
+                raise RequestError("this model is not connected to a swarm; load it with from_pretrained(…)")
+            check_positions(arguments.get("position_ids"), 0, hidden_states.shape[1], pads)
+            with self.open_session(hidden_states.shape[1]) as session:
+                out = session.step(hidden_states, 0, pads=pads)
+        out = out.to(device)
+        return (out, None) if self.returns_tuple else out
+
+
+def row_padding(mask: torch.Tensor | None, batch: int) -> tuple[int, ...]:
+    """How many positions on the left of each row are padding. Raises RequestError for a mask of another kind."""
+    if mask is None or mask.ndim != 2:
+        return (0,) * batch
+    kept = mask.bool()
+    pads = (~kept).sum(1) if kept.shape[1] else torch.zeros(batch, dtype=torch.long)
+    columns = torch.arange(kept.shape[1], device=mask.device)
+    if not torch.equal(kept, columns >= pads[:, None]):
+        raise RequestError("only padding on the left can be sent through a swarm: use tokenizer(padding_side='left')")
+    return tuple(pads.tolist())
+
+
+def check_positions(position_ids: torch.Tensor | None, position: int, tokens: int, pads: tuple[int, ...]) -> None:
+    """Nodes count positions themselves. Raises RequestError for others than theirs."""
+    if position_ids is None or position_ids.ndim != 2:
+        return
+    columns = torch.arange(position, position + tokens, device=position_ids.device)
+    own = columns - torch.tensor(pads, device=position_ids.device)[:, None]
+    if not torch.equal(torch.where(own < 0, own, position_ids.expand_as(own)), own):
+        raise RequestError("position_ids of your own cannot be sent through a swarm; leave them out")
+
+
+def _no_attention(*args: Any, **kwargs: Any) -> Any:
+    raise RequestError("the blocks of this model are remote; they have no attention here")
+
+
+def _no_mask(batch_size: int, q_length: int, kv_length: int, device: Any = "cpu", **kwargs: Any) -> torch.Tensor:
+    """A mask's shape without its memory: some families want a tensor, not None."""
+    return torch.zeros((), dtype=torch.bool, device=device).expand(batch_size, 1, q_length, kv_length)
+
+
+AttentionInterface.register(ATTENTION, _no_attention)
+AttentionMaskInterface.register(ATTENTION, _no_mask)

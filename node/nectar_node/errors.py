@@ -1,0 +1,25 @@
+"""The error tree of the node package."""
+
+
+class NodeError(Exception):
+    """Something its operator can act on keeps this node from serving."""
+
+
+class DeviceError(NodeError):
+    """The device or number format asked for is not to be had on this machine."""
+
+
+class SpanError(NodeError):
+    """These blocks cannot be loaded or do not compute what they should."""
+
+
+class PlacementError(NodeError):
+    """No span of blocks fits what was asked for."""
+
+
+class StepError(NodeError):
+    """A step does not fit its session; the message goes back to whoever sent it."""
+
+
+class GapError(StepError):
+    """Steps before this one are missing: the session must be replayed here."""

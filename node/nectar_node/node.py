@@ -1,0 +1,279 @@
+"""A node's life: join the swarm, choose and load blocks, serve them, announce them, leave."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from nectar_protocol.address import Address
+from nectar_protocol.announcement import Announcement, NodeState, addresses_that_fit
+from nectar_protocol.identity import Identity, PeerID, peer_id
+from nectar_swarm.anatomy import Anatomy, examine, load_config
+from nectar_swarm.checkpoint import Checkpoint
+from nectar_swarm.directory import LIFE_MS, REFRESH_S, Directory
+from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.keyfile import hold_key, load_or_create_key
+from nectar_swarm.source import LocalFolder, Source, open_source
+
+from nectar_node.devices import PROFILES, choose_device, choose_dtype, describe
+from nectar_node.kv import KVBudget
+from nectar_node.memory import free_bytes, return_freed_memory
+from nectar_node.placement import blocks_that_fit, choose_span, parse_span
+from nectar_node.selftest import self_test
+from nectar_node.service import About, Service
+from nectar_node.span import SpanModel
+from nectar_node.speed import Speed, measure_span
+
+RESTART_S = 1.0
+MEMORY_SHARE = 0.8  # of the free memory, for weights and KV
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What an operator decides. `blocks` is START:STOP; without it the node takes what the swarm lacks."""
+
+    model: str
+    key_file: Path
+    name: str
+    version: str
+    revision: str = "main"
+    listen: Listen = field(default_factory=Listen)
+    initial_peers: tuple[PeerAddress, ...] = ()
+    allowed: frozenset[PeerID] | None = None
+    blocks: str | None = None
+    max_blocks: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    kv_tokens: int = 16_384
+    drain_s: float = 60.0
+    link_delay_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a node serves, told once it does."""
+
+    peer: PeerID
+    addresses: tuple[Address, ...]
+    model: str
+    start: int
+    stop: int
+    blocks: int
+    device: str
+    dtype: str
+    decode_ms: float
+    shards: tuple[str, ...]
+
+
+class Node:
+    """`run` serves until `stop` is set. Raises NodeError or SwarmError for what keeps it from serving."""
+
+    def __init__(self, settings: NodeSettings, on_serving: Callable[[Serving], None]) -> None:
+        self.settings, self._on_serving = settings, on_serving
+        return_freed_memory()
+        torch.set_grad_enabled(False)
+        self.identity: Identity = load_or_create_key(settings.key_file)
+        self._held_key = hold_key(settings.key_file)
+        self.device = choose_device(settings.device)
+        self.source: Source = open_source(settings.model, settings.revision)
+        self.anatomy: Anatomy = examine(load_config(self.source))
+        self.dtype = choose_dtype(settings.dtype, self.device, getattr(self.anatomy.config, "dtype", None))
+        self.checkpoint = Checkpoint(self.source)
+        self.model = self.source.manifest.model_id
+        self._listen = settings.listen
+        self._peers = settings.initial_peers
+        self._expires_ms = 0
+        self._span: SpanModel | None = None
+        self._speed = Speed()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve; begin again with the loaded blocks if p2pd ends under us."""
+        while not stop.is_set():
+            host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
+            try:
+                directory = await Directory.join(host, self._peers, allowed=self.settings.allowed)
+                try:
+                    await self._serve(host, directory, stop)
+                finally:
+                    await directory.close()
+            finally:
+                await host.close()
+            if not stop.is_set():
+                log.warning("the libp2p daemon has ended; starting it again")
+                await asyncio.sleep(RESTART_S)
+
+    async def _serve(self, host: Host, directory: Directory, stop: asyncio.Event) -> None:
+        """Until `stop` is set, or p2pd ends."""
+        addresses = await host.addresses()
+        if self._listen.port == 0 and addresses:  # whatever happens to p2pd, peers find us where we were
+            self._listen = replace(self._listen, port=addresses[0].port)
+        if self._span is None:
+            span = await self._take_span(directory, addresses, stop)
+            if span is None:
+                return
+            self._span = span
+        about = About(self.settings.name, self.model_name, describe(self.device), self.settings.version)
+        service = Service(
+            host,
+            self._span,
+            self.model,
+            KVBudget(self.settings.kv_tokens),
+            self._speed,
+            about,
+            allowed=self.settings.allowed,
+            delay_s=self.settings.link_delay_s,
+        )
+        await service.start()
+        try:
+            await self._announce(directory, addresses, self._span, NodeState.SERVING)
+            self._on_serving(self._describe(addresses, self._span))
+            await self._keep_announcing(host, directory, self._span, stop)
+            if not host.ended.is_set():
+                await self._announce(directory, addresses, self._span, NodeState.LEAVING)
+                await service.drain(self.settings.drain_s)
+        finally:
+            await service.close()
+
+    async def _keep_announcing(self, host: Host, directory: Directory, span: SpanModel, stop: asyncio.Event) -> None:
+        while not stop.is_set() and not host.ended.is_set():
+            await _first_of(stop.wait(), host.ended.wait(), timeout_s=REFRESH_S)
+            if stop.is_set() or host.ended.is_set():
+                return
+            try:
+                await self._announce(directory, await host.addresses(), span, NodeState.SERVING)
+                self._remember(await directory.nodes(self.model))
+            except Exception:  # a failed round is made good by the next; the announcement lives for two
+                log.warning("could not announce", exc_info=True)
+
+    def _remember(self, nodes: list[Announcement]) -> None:
+        """Other nodes' addresses, to find the swarm again if p2pd has to start anew."""
+        met = [PeerAddress(peer_id(a.node), a.addresses) for a in nodes if a.node != self.identity.public]
+        if met:
+            self._peers = tuple({peer.peer: peer for peer in (*self.settings.initial_peers, *met)}.values())
+
+    async def _take_span(
+        self, directory: Directory, addresses: tuple[Address, ...], stop: asyncio.Event
+    ) -> SpanModel | None:
+        """Choose, announce, load and test the blocks; None if `stop` came first."""
+        start, stop_block = self._choose(await directory.nodes(self.model))
+        joining = self._announcement(addresses, start, stop_block, NodeState.JOINING)
+        await directory.announce(joining)
+        log.info("loading blocks %d:%d of %s", start, stop_block, self.source.name)
+        loading = asyncio.ensure_future(_in_thread(lambda: self._load(start, stop_block)))
+        await _first_of(loading, stop.wait())
+        if stop.is_set():
+            loading.cancel()
+            return None
+        span, self._speed = await loading
+        return span
+
+    def _choose(self, nodes: list[Announcement]) -> tuple[int, int]:
+        blocks = self.anatomy.blocks
+        if self.settings.blocks is not None:
+            return parse_span(self.settings.blocks, blocks)
+        sizes = tuple(count * self.dtype.itemsize for count in self.anatomy.block_parameters)
+        fitting = blocks_that_fit(sizes, self._kv_bytes_per_block(), int(free_bytes(self.device) * MEMORY_SHARE))
+        others = [node for node in nodes if node.node != self.identity.public]
+        return choose_span(others, blocks, min(fitting, self.settings.max_blocks or blocks))
+
+    def _kv_bytes_per_block(self) -> int:
+        config = self.anatomy.config.get_text_config(decoder=True)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * int(heads) * int(head_dim) * self.dtype.itemsize * self.settings.kv_tokens
+
+    def _load(self, start: int, stop: int) -> tuple[SpanModel, Speed]:
+        span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.dtype, self.device)
+        self_test(span)
+        return span, measure_span(span)
+
+    async def _announce(
+        self, directory: Directory, addresses: tuple[Address, ...], span: SpanModel, state: NodeState
+    ) -> None:
+        announcement = self._announcement(addresses, span.start, span.stop, state)
+        if not await directory.announce(announcement):
+            log.warning("no peer of the directory kept our announcement")
+
+    def _announcement(self, addresses: tuple[Address, ...], start: int, stop: int, state: NodeState) -> Announcement:
+        now_ms = time.time_ns() // 1_000_000
+        # The DHT keeps the record that expires last, so each must outlive the one before; the last one too.
+        self._expires_ms = max(now_ms + LIFE_MS, self._expires_ms + 1)
+        joining = state is NodeState.JOINING
+        return Announcement(
+            node=self.identity.public,
+            model=self.model,
+            issued_ms=now_ms,
+            expires_ms=self._expires_ms,
+            start=start,
+            stop=stop,
+            profile=PROFILES[self.dtype],
+            state=state,
+            decode_us=0 if joining else self._speed.decode_us,
+            prefill_us=0 if joining else self._speed.prefill_us,
+            addresses=addresses_that_fit(addresses),
+        ).signed(self.identity)
+
+    @property
+    def model_name(self) -> str:
+        """A name for people: a repository's, or a folder's last part, which says nothing of this machine."""
+        return self.source.folder.resolve().name if isinstance(self.source, LocalFolder) else self.source.name
+
+    def _describe(self, addresses: tuple[Address, ...], span: SpanModel) -> Serving:
+        return Serving(
+            peer=self.identity.peer_id,
+            addresses=addresses,
+            model=self.model_name,
+            start=span.start,
+            stop=span.stop,
+            blocks=self.anatomy.blocks,
+            device=describe(self.device),
+            dtype=str(self.dtype).removeprefix("torch."),
+            decode_ms=self._speed.decode_s * 1e3,
+            shards=tuple(self.checkpoint.opened),
+        )
+
+
+async def _first_of(*waiting: Awaitable[Any], timeout_s: float | None = None) -> None:
+    """Return when one of these is done or the time is over; those that are not tasks already are cancelled then."""
+    futures = [asyncio.ensure_future(one) for one in waiting]
+    try:
+        await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future, one in zip(futures, waiting, strict=True):
+            if future is not one:
+                future.cancel()
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """Run `work` in a thread that does not keep the process alive when it is to stop."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def finish(result: Result | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # a result is there when no error is
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await done

@@ -1,0 +1,310 @@
+"""The node's side of the wire: the table of sessions between the links and the engine.
+
+The client OPENs every node of a route on its own link to it. STEPs then run from node to node; a step is taken only
+from the peer that libp2p has authenticated as the session's predecessor. What a node sends it keeps, and a REROUTE
+makes it send that again to a replacement.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from nectar_protocol.errors import MalformedError
+from nectar_protocol.identity import PeerID
+from nectar_protocol.manifest import ModelID
+from nectar_swarm.errors import SwarmError
+from nectar_swarm.frames import Kind
+from nectar_swarm.host import Host
+from nectar_swarm.link import Link
+from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Status, Step
+from nectar_swarm.peers import Peers
+
+from nectar_node.engine import Engine
+from nectar_node.errors import GapError, StepError
+from nectar_node.kv import KVBudget
+from nectar_node.parking import Parked, Parking
+from nectar_node.session import Session
+from nectar_node.span import SpanModel
+from nectar_node.speed import Speed
+
+MAX_SESSIONS = 4096
+IDLE_S = 15 * 60.0
+SWEEP_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a node says of itself."""
+
+    name: str
+    model_name: str
+    device: str
+    version: str
+
+
+class Service:
+    """Serves one span to any number of sessions, over the links of `peers`."""
+
+    def __init__(
+        self,
+        host: Host,
+        span: SpanModel,
+        model: ModelID,
+        budget: KVBudget,
+        speed: Speed,
+        about: About,
+        *,
+        allowed: frozenset[PeerID] | None = None,
+        delay_s: float = 0.0,
+    ) -> None:
+        self.span, self.model, self.budget, self.speed, self.about = span, model, budget, speed, about
+        self.leaving = False
+        self.emptied = asyncio.Event()
+        self._sessions: dict[int, Session] = {}
+        self._engine: Engine[tuple[Session, Step]] = Engine(self._execute, self._deliver)
+        self._parking = Parking(self._refuse)
+        self._loop = asyncio.get_running_loop()
+        self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
+        self._handlers: dict[Kind, Callable[[Link, int, bytes], None]] = {
+            Kind.OPEN: self._open,
+            Kind.REROUTE: self._reroute,
+            Kind.STEP: self._step,
+            Kind.CLOSE: self._close,
+            Kind.ASK: self._answer,
+        }
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def start(self) -> None:
+        await self.peers.start()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Take no more sessions, ask the present ones to move, and wait until they have; returns how many did not."""
+        self.leaving = True
+        for session in self._sessions.values():
+            self._tell(session, Error(ErrorCode.LEAVING, "this node is about to leave"))
+        if self._sessions:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.emptied.wait()
+            except TimeoutError:
+                log.warning("leaving with %d sessions", len(self._sessions))
+        return len(self._sessions)
+
+    async def close(self) -> None:
+        self._sweeper.cancel()
+        for session in list(self._sessions.values()):
+            self._forget(session)
+        self._engine.stop()
+        await self.peers.close()
+
+    # Links
+
+    def on_message(self, link: Link, session: int, kind: Kind, payload: bytes) -> None:
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return  # ROUTED and ERROR are for clients; a node has no use for them
+        try:
+            handler(link, session, payload)
+        except (MalformedError, StepError) as error:
+            refusal = Error(_code_of(error), str(error))
+            link.send(session, Kind.ERROR, refusal.pack())
+            if (known := self._sessions.get(session)) and known.owner != link.peer:
+                self._tell(known, refusal)
+
+    def on_dead(self, peer: PeerID, reason: str) -> None:
+        for session in list(self._sessions.values()):
+            if session.owner == peer:
+                self._forget(session)
+            elif session.neighbours.next == peer:
+                session.successor = None  # until the client says who is next
+                self._tell(session, Error(ErrorCode.LOST, f"{peer} {reason}", session.neighbours.generation, peer))
+
+    # Messages
+
+    def _open(self, link: Link, number: int, payload: bytes) -> None:
+        request = Open.unpack(payload)
+        generation = request.neighbours.generation
+        if refusal := self._reason_to_refuse(request, number):
+            link.send(number, Kind.ERROR, Error(*refusal, generation).pack())
+            return
+        positions = request.batch * request.max_length
+        if not self.budget.reserve(positions):
+            text = f"{positions} positions of KV are wanted, {self.budget.free} of {self.budget.total} are free"
+            link.send(number, Kind.ERROR, Error(ErrorCode.BUSY, text, generation).pack())
+            return
+        cache = self.span.new_cache(request.start, request.stop)
+        session = Session(number, link.peer, request, cache, positions, self._loop.time())
+        self._sessions[number] = session
+        self.emptied.clear()
+        self._place(session, request.neighbours)
+
+    def _reason_to_refuse(self, request: Open, number: int) -> tuple[ErrorCode, str] | None:
+        if self.leaving:
+            return ErrorCode.LEAVING, "this node is about to leave"
+        if request.model != self.model:
+            return ErrorCode.WRONG_MODEL, f"this node serves model {self.model.hex()[:16]}…"
+        if not self.span.start <= request.start < request.stop <= self.span.stop:
+            return ErrorCode.OUT_OF_RANGE, f"this node serves blocks [{self.span.start}, {self.span.stop})"
+        if number in self._sessions:
+            return ErrorCode.DENIED, "this session number is taken"
+        if not request.max_length or any(pad >= request.max_length for pad in request.pads):
+            return ErrorCode.OUT_OF_RANGE, "a session needs room for more than padding"
+        if len(self._sessions) >= MAX_SESSIONS:
+            return ErrorCode.BUSY, f"{MAX_SESSIONS} sessions are open"
+        return None
+
+    def _reroute(self, link: Link, number: int, payload: bytes) -> None:
+        neighbours = Neighbours.unpack(payload)
+        session = self._owned(link, number, neighbours.generation)
+        if session and neighbours.generation > session.neighbours.generation:
+            self._place(session, neighbours)
+
+    def _step(self, link: Link, number: int, payload: bytes) -> None:
+        session = self._sessions.get(number)
+        if session is None or link.peer != session.predecessor:
+            self._parking.park(link.peer, number, payload)
+            return
+        step = Step.unpack(payload)
+        session.used_s = self._loop.time()
+        if session.accept(step, self.span.width):
+            self._engine.submit((session, step))
+
+    def _close(self, link: Link, number: int, payload: bytes) -> None:
+        if session := self._owned(link, number):
+            self._forget(session)
+
+    def _answer(self, link: Link, number: int, payload: bytes) -> None:
+        status = Status(
+            kv_free=self.budget.free,
+            kv_total=self.budget.total,
+            sessions=len(self._sessions),
+            queued=self._engine.queued,
+            name=self.about.name,
+            model=self.about.model_name,
+            device=self.about.device,
+            dtype=str(self.span.dtype).removeprefix("torch."),
+            version=self.about.version,
+        )
+        link.send(number, Kind.STATUS, status.pack())
+
+    def _owned(self, link: Link, number: int, generation: int = 0) -> Session | None:
+        session = self._sessions.get(number)
+        if session is not None and session.owner == link.peer:
+            return session
+        error = Error(ErrorCode.UNKNOWN_SESSION, "there is no such session of yours here", generation)
+        link.send(number, Kind.ERROR, error.pack())
+        return None
+
+    # A session's place in its route
+
+    def _place(self, session: Session, neighbours: Neighbours) -> None:
+        """Take these neighbours. Until the successor's link is there, outputs wait in the history."""
+        session.neighbours = neighbours
+        session.sent = neighbours.sent
+        session.successor = None
+        if session.joining is not None:
+            session.joining.cancel()
+        session.joining = asyncio.create_task(self._join(session, neighbours))
+        for payload in self._parking.take(session.number, session.predecessor):
+            if link := self.peers.link(session.predecessor):
+                self.on_message(link, session.number, Kind.STEP, payload)
+
+    async def _join(self, session: Session, neighbours: Neighbours) -> None:
+        if neighbours.next is None:
+            session.successor = self.peers.link(session.owner)
+        else:
+            try:
+                session.successor = await self.peers.connect(neighbours.next, neighbours.next_addresses)
+            except SwarmError as error:
+                unreachable = Error(ErrorCode.UNREACHABLE, str(error), neighbours.generation, neighbours.next)
+                self._tell(session, unreachable)
+                return
+        if owner := self.peers.link(session.owner):
+            owner.send(session.number, Kind.ROUTED, Routed(neighbours.generation).pack())
+        self._pump(session)
+
+    def _pump(self, session: Session) -> None:
+        """Send the successor all that it has not been given."""
+        if session.successor is None or session.closed:
+            return
+        for step in session.history.after(session.sent, session.neighbours.settled):
+            session.successor.send(session.number, Kind.STEP, step.pack())
+            session.sent = step.last
+
+    # Computing
+
+    def _execute(self, work: tuple[Session, Step]) -> torch.Tensor:
+        """Runs in the compute thread."""
+        session, step = work
+        if session.closed:
+            raise StepError("the session was closed meanwhile")
+        tokens = step.hidden.shape[1]
+        if session.computed:
+            session.cache.crop(step.position - session.computed)
+        if step.reorder:
+            session.cache.reorder_cache(torch.tensor(step.reorder, device=self.span.device))
+        position_ids, mask = session.positions(step.position, tokens, self.span.device)
+        request = session.request
+        with self.speed.measure(request.batch * tokens, whole=request.stop - request.start == self.span.blocks):
+            out = self.span.forward(
+                step.hidden,
+                session.cache,
+                start=request.start,
+                stop=request.stop,
+                position_ids=position_ids,
+                attention_mask=mask,
+            )
+            out = out.to("cpu", request.dtype)
+        session.computed = step.position + tokens
+        return out
+
+    def _deliver(self, work: tuple[Session, Step], result: torch.Tensor | Exception) -> None:
+        session, step = work
+        if session.closed:
+            return
+        if isinstance(result, Exception):
+            log.error("step %d of a session failed", step.last, exc_info=result)
+            self._tell(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
+            self._forget(session)
+            return
+        session.history.append(Step(step.first, step.last, step.position, result, step.reorder))
+        self._pump(session)
+
+    # Housekeeping
+
+    def _tell(self, session: Session, error: Error) -> None:
+        if owner := self.peers.link(session.owner):
+            owner.send(session.number, Kind.ERROR, error.pack())
+
+    def _refuse(self, parked: Parked) -> None:
+        if link := self.peers.link(parked.peer):
+            code = ErrorCode.DENIED if parked.session in self._sessions else ErrorCode.UNKNOWN_SESSION
+            link.send(parked.session, Kind.ERROR, Error(code, "you are not this session's predecessor here").pack())
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.number, None)
+        session.closed = True
+        if session.joining is not None:
+            session.joining.cancel()
+        self.budget.release(session.kv_positions)
+        if not self._sessions:
+            self.emptied.set()
+
+    async def _sweep(self) -> None:
+        """Close sessions that nobody has used for a quarter of an hour."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for session in list(self._sessions.values()):
+                if self._loop.time() - session.used_s > IDLE_S:
+                    self._tell(session, Error(ErrorCode.EXPIRED, f"unused for {IDLE_S / 60:.0f} minutes"))
+                    self._forget(session)
+
+
+def _code_of(error: MalformedError | StepError) -> ErrorCode:
+    if isinstance(error, MalformedError):
+        return ErrorCode.MALFORMED
+    return ErrorCode.FAILED if isinstance(error, GapError) else ErrorCode.OUT_OF_RANGE

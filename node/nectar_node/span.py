@@ -1,0 +1,226 @@
+"""A span of blocks of any decoder in Transformers: no copied modelling code, and none for a single family.
+
+The family's own base model is subclassed: it is built whole on the meta device, so that Transformers makes every
+per-layer decision with the true layer number; then only the blocks [start, stop) stay, everything else that has
+parameters becomes a stub, and only those blocks' tensors are loaded, lazily. A gate on each block injects the given
+hidden states at the first and keeps the raw output of the last.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nectar_swarm.anatomy import Anatomy, find_stack
+from nectar_swarm.checkpoint import Checkpoint
+from nectar_swarm.progress import byte_bar
+from torch import nn
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import Cache, DummyLayer
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from nectar_node.errors import SpanError
+
+
+class _Zero(nn.Module):
+    """Stands in for an embedding: the gate replaces whatever it leads to."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return torch.zeros(())
+
+
+class _Pass(nn.Module):
+    """Stands in for norms and projections before and after the blocks: returns its first argument."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if args else next(iter(kwargs.values()))
+
+
+def _strip(owner: nn.Module, keep: str) -> None:
+    """Replace every child that has parameters by a stub, but `keep`."""
+    for name, child in list(owner.named_children()):
+        if name != keep and next(child.parameters(), None) is not None:
+            setattr(owner, name, _Zero() if isinstance(child, nn.Embedding) else _Pass())
+
+
+def _slice_config(config: PretrainedConfig, blocks: int, start: int, stop: int) -> None:
+    """Cut every per-block list of the configuration (layer types and the like), and its layer count, to the span."""
+    for part in {id(c): c for c in (config, config.get_text_config(decoder=True))}.values():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, list) and len(value) == blocks and name != "architectures":
+                setattr(part, name, value[start:stop])
+        part.num_hidden_layers = stop - start
+
+
+def _span_class(base: Any, start: int, stop: int) -> Any:
+    """A subclass of a family's base model that keeps the blocks [start, stop) only."""
+
+    class Span(base):
+        def __init__(self, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:
+            super().__init__(config, *args, **kwargs)
+            owner, stack = find_stack(self)
+            blocks = getattr(owner, stack)
+            setattr(owner, stack, nn.ModuleList(list(blocks)[start:stop]))
+            _strip(owner, stack)
+            if owner is not self:  # some families nest the stack: model.decoder.layers
+                _strip(self, next(k for k, m in self.named_children() if any(x is owner for x in m.modules())))
+            for module in getattr(owner, stack).modules():
+                if isinstance(getattr(module, "layer_idx", None), int):
+                    module.layer_idx -= start
+            _slice_config(self.config, len(blocks), start, stop)
+            self.all_tied_weights_keys: dict[str, str] = {}
+
+    # Else Transformers takes it for custom code and skips the family's weight conversions.
+    Span.__name__, Span.__qualname__, Span.__module__ = base.__name__, base.__qualname__, base.__module__
+    return Span
+
+
+@dataclass
+class _Call:
+    """One forward through the span: what goes in, through which blocks, and what came out."""
+
+    hidden: torch.Tensor
+    start: int
+    stop: int
+    out: torch.Tensor | None = None
+
+
+class _Gate:
+    """Takes the place of one block's `forward`."""
+
+    def __init__(self, span: "SpanModel", index: int, forward: Callable[..., Any]) -> None:
+        self.span, self.index, self.forward = span, index, forward
+
+    def __call__(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        call = self.span.call
+        if call is None:
+            raise SpanError("a block was called outside its span")
+        if self.index == call.start:
+            hidden_states = call.hidden
+        if not call.start <= self.index < call.stop:
+            # Families that return tuples index [0]: a 1-tuple would break some of them.
+            return (hidden_states, None) if self.span.returns_tuple else hidden_states
+        out = self.forward(hidden_states, *args, **kwargs)
+        if self.index == call.stop - 1:
+            call.out = out[0] if isinstance(out, tuple) else out
+        return out
+
+
+class SpanModel:
+    """Blocks [start, stop) of a checkpoint on one device. Not thread-safe: one compute thread owns it.
+
+    Raises SpanError when the checkpoint does not hold what the blocks need.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, anatomy: Anatomy, start: int, stop: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.start, self.stop, self.dtype, self.device = start, stop, dtype, device
+        self.width, self.returns_tuple = anatomy.width, anatomy.returns_tuple
+        self.model = _load(checkpoint, anatomy, start, stop, dtype, device)
+        owner, stack = find_stack(self.model)
+        for index, block in enumerate(getattr(owner, stack)):
+            block.forward = _Gate(self, index, block.forward)
+        self.call: _Call | None = None
+        self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+
+    @property
+    def blocks(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
+
+    def new_cache(self, start: int, stop: int) -> Cache:
+        """KV of one session through the model's blocks [start, stop), which lie in this span.
+
+        Blocks outside hold nothing, so that lengths and masks come from one that runs. Recording lets sliding layers
+        be rolled back past their window.
+        """
+        cache = DynamicCache(config=self.model.config)
+        for index in range(len(cache.layers)):
+            if not start <= self.start + index < stop:
+                cache.layers[index] = DummyLayer()
+        cache.activate_past_recording()
+        return cache
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        cache: Cache | None,
+        *,
+        start: int,
+        stop: int,
+        position_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states [batch, tokens, width] through the model's blocks [start, stop), in the span's dtype."""
+        arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
+        self.call = call = _Call(hidden.to(self.device, self.dtype), start - self.start, stop - self.start)
+        try:
+            self.model(
+                inputs_embeds=call.hidden,
+                attention_mask=attention_mask,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **arguments,
+            )
+        finally:
+            self.call = None
+        if call.out is None:
+            raise SpanError(f"blocks [{start}, {stop}) did not run")
+        return call.out
+
+
+def _load(
+    checkpoint: Checkpoint, anatomy: Anatomy, start: int, stop: int, dtype: torch.dtype, device: torch.device
+) -> Any:
+    """The stripped model with the span's tensors, on its device. Raises SpanError or CheckpointError."""
+    name = checkpoint.source.name
+    keys = {key: new for key in checkpoint.weight_map if (new := anatomy.renumber(key, start, stop)) is not None}
+    if not keys:
+        raise SpanError(f"{name} holds no tensors of blocks [{start}, {stop})")
+    total = sum(anatomy.block_parameters[start:stop]) * dtype.itemsize
+    with byte_bar(f"loading blocks {start}:{stop}", total) as advance, _quiet_loader():
+        state = {keys[key]: tensor for key, tensor in checkpoint.lazy(keys, advance).items()}
+        model, info = _span_class(MODEL_MAPPING[type(anatomy.config)], start, stop).from_pretrained(
+            None, config=copy.deepcopy(anatomy.config), state_dict=state, dtype=dtype, output_loading_info=True
+        )
+    if missing := sorted(info["missing_keys"]):
+        true_names = {new: key for key, new in keys.items()}
+        shown = ", ".join(true_names.get(key, _restore(key, anatomy.stack, start)) for key in missing[:3])
+        raise SpanError(f"{name} lacks {len(missing)} tensors of blocks [{start}, {stop}): {shown}")
+    for kind in ("unexpected_keys", "mismatched_keys"):
+        if info[kind]:
+            raise SpanError(f"{name} does not fit its own configuration ({kind}: {sorted(info[kind])[:3]})")
+    return model.requires_grad_(False).eval().to(device)
+
+
+def _restore(key: str, stack: str, start: int) -> str:
+    """A renumbered tensor's name in the checkpoint's numbering, for messages."""
+    parts = key.split(".")
+    for at in range(1, len(parts)):
+        if parts[at - 1] == stack.rpartition(".")[2] and parts[at].isdigit():
+            parts[at] = str(int(parts[at]) + start)
+            break
+    return ".".join(parts)
+
+
+class _quiet_loader:
+    """Keeps Transformers' own loading bar and report away, which would appear beside ours."""
+
+    def __enter__(self) -> None:
+        self._bar = transformers_logging.is_progress_bar_enabled()
+        self._verbosity = transformers_logging.get_verbosity()
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+
+    def __exit__(self, *exception: object) -> None:
+        transformers_logging.set_verbosity(self._verbosity)
+        if self._bar:
+            transformers_logging.enable_progress_bar()

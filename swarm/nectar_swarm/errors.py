@@ -1,0 +1,33 @@
+"""The error tree of the swarm package. Every message says what to do."""
+
+
+class SwarmError(Exception):
+    """Something a user can act on went wrong in the swarm."""
+
+
+class KeyFileError(SwarmError):
+    """The key file cannot be read, written, or does not hold an Ed25519 key."""
+
+
+class HostError(SwarmError):
+    """The libp2p daemon could not be started or has ended."""
+
+
+class AddressInUseError(HostError):
+    """Another program listens on the port."""
+
+
+class UnreachableError(SwarmError, ConnectionError):
+    """A peer cannot be dialled, or did not answer in time."""
+
+
+class WireError(SwarmError):
+    """A peer sent bytes that break the wire protocol; its link is closed."""
+
+
+class CheckpointError(SwarmError):
+    """The model's files are missing, damaged, or do not hold what is asked of them."""
+
+
+class UnsupportedModelError(SwarmError):
+    """Nectar cannot find or run this model's blocks."""

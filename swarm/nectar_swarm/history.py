@@ -1,0 +1,94 @@
+"""What a peer has sent along a route, kept so that it can be sent again to a replacement.
+
+The history is also the queue: a cursor says how far the present successor has got, and everything that leaves for it
+leaves from here, in order. So a step can never overtake the replay that its receiver needs first.
+"""
+
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
+
+import torch
+
+from nectar_swarm.messages import Step
+
+MERGE_TOKENS = 512
+
+
+class History:
+    """The steps of one session whose positions still count, oldest first.
+
+    `position` is where the next step may begin at most; `last` the newest step's number.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.position = 0
+        self.last = 0
+
+    def append(self, step: Step) -> None:
+        """Add a step; one at an earlier position cuts what it replaces."""
+        if step.position < self.position:
+            self._cut(step.position)
+        self.steps.append(step)
+        self.position = step.position + step.hidden.shape[1]
+        self.last = step.last
+
+    def after(self, sent: int, settled: int) -> Iterator[Step]:
+        """What a successor that has the steps up to `sent` still needs.
+
+        Steps up to `settled` come merged, at most 512 tokens at once, in the rows' present order; newer ones as they
+        were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
+        """
+        start = bisect(self.steps, sent, key=lambda step: step.last)
+        middle = max(start, bisect(self.steps, settled, key=lambda step: step.last))
+        first = sent + 1
+        for step in chain(_merged(_reordered(self.steps[start:middle])), self.steps[middle:]):
+            yield replace(step, first=first)
+            first = step.last + 1
+
+    def _cut(self, position: int) -> None:
+        while self.steps and self.steps[-1].position >= position:
+            self.steps.pop()
+        if self.steps:
+            tail = self.steps[-1]
+            # A copy, so that the cut part's memory is given back.
+            self.steps[-1] = replace(tail, hidden=tail.hidden[:, : position - tail.position].clone())
+
+
+def _reordered(steps: Sequence[Step]) -> list[Step]:
+    """The steps with their reorders carried out, so that their rows' pasts are those of the last."""
+    rows: torch.Tensor | None = None
+    result = []
+    for step in reversed(steps):
+        hidden = step.hidden if rows is None else step.hidden[rows]
+        result.append(replace(step, hidden=hidden, reorder=()))
+        if step.reorder:
+            order = torch.tensor(step.reorder)
+            rows = order if rows is None else order[rows]
+    return result[::-1]
+
+
+def _merged(steps: Sequence[Step]) -> Iterator[Step]:
+    group: list[Step] = []
+    tokens = 0
+    for step in steps:
+        if group and tokens + step.hidden.shape[1] > MERGE_TOKENS:
+            yield _merge(group)
+            group, tokens = [], 0
+        group.append(step)
+        tokens += step.hidden.shape[1]
+    if group:
+        yield _merge(group)
+
+
+def _merge(group: Sequence[Step]) -> Step:
+    if len(group) == 1:
+        return group[0]
+    return replace(
+        group[-1],
+        first=group[0].first,
+        position=group[0].position,
+        hidden=torch.cat([s.hidden for s in group], 1),
+    )

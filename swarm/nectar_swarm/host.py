@@ -1,0 +1,191 @@
+"""This process's place on the network: one p2pd (libp2p) beside us, spoken to through hivemind's P2P.
+
+hivemind's own defaults are corrected here once: an Ed25519 identity, a control socket that other local users cannot
+open, no reliance on QUIC, and a p2pd that ends with us and whose own end is noticed.
+"""
+
+import asyncio
+import contextlib
+import errno
+import shutil
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hivemind.p2p import P2P
+from hivemind.p2p import PeerID as LibP2PPeerID
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
+from hivemind.utils.multiaddr import Multiaddr
+from nectar_protocol.address import MAX_ADDRESSES, Address, split_multiaddr
+from nectar_protocol.errors import ProtocolError
+from nectar_protocol.identity import PeerID, peer_id
+
+from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
+
+DIAL_TIMEOUT_S = 4.0
+STARTUP_TIMEOUT_S = 20.0
+
+StreamHandler = Callable[[PeerID, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Where to listen. Port 0 lets the system choose; `announce` replaces what peers are told."""
+
+    host: str = "0.0.0.0"
+    port: int = 0
+    announce: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PeerAddress:
+    """A peer and the ways to dial it, read from multiaddrs that end in `/p2p/PEER`."""
+
+    peer: PeerID
+    addresses: tuple[Address, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "PeerAddress":
+        """Raises MalformedError or IdentityError, which say the form that is wanted."""
+        address, target = split_multiaddr(text)
+        if target is None:
+            raise ProtocolError(f"{text[:128]!r} names no peer; it must end in /p2p/12D3KooW…")
+        return cls(peer_id(target), (address,))
+
+    def __str__(self) -> str:
+        return f"{self.addresses[0]}/p2p/{self.peer}"
+
+
+class Host:
+    """A running p2pd. Made by `Host.start`; ended by `close`, or by p2pd's own end, which sets `ended`."""
+
+    def __init__(self, p2p: P2P, folder: Path) -> None:
+        self.p2p = p2p
+        self.peer_id = PeerID(p2p.peer_id.to_base58())
+        self.ended = asyncio.Event()
+        self._folder = folder
+        self._watch = asyncio.create_task(self._wait_for_end())
+
+    @classmethod
+    async def start(
+        cls, *, key_file: Path | None = None, listen: Listen | None = None, relays: Sequence[str] = ()
+    ) -> "Host":
+        """Start p2pd. Without `key_file` the identity is thrown away at the end; without `listen` nobody can dial us.
+
+        Raises AddressInUseError or HostError.
+        """
+        if listen is not None:
+            check_port(listen)
+        folder = Path(tempfile.mkdtemp(prefix="nectar-"))  # mode 0700: whoever opens p2pd's socket acts as us
+        private: Any = type("PrivateP2P", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"})
+        try:
+            p2p = await private.create(**p2pd_arguments(key_file, listen, relays))
+        except (P2PDaemonError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise HostError(f"the libp2p daemon did not start: {error}") from error
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return cls(p2p, folder)
+
+    @property
+    def daemon_pid(self) -> int:
+        return int(self.p2p._child.pid)
+
+    async def _wait_for_end(self) -> None:
+        await self.p2p._child.wait()
+        self.ended.set()
+
+    async def addresses(self) -> tuple[Address, ...]:
+        """What others can dial, the most useful first: no loopback when there is anything else, TCP only."""
+        found = []
+        for maddr in await self.p2p.get_visible_maddrs(latest=True):
+            with contextlib.suppress(ProtocolError):
+                found.append(split_multiaddr(str(maddr))[0])
+        found = sorted(dict.fromkeys(found), key=lambda a: (a.ip.is_loopback, a.relay is not None, a.ip.version))
+        beyond = [address for address in found if not address.ip.is_loopback]
+        return tuple((beyond or found)[:MAX_ADDRESSES])
+
+    async def connect(self, peer: PeerID, addresses: Sequence[Address], timeout_s: float = DIAL_TIMEOUT_S) -> None:
+        """Make p2pd connect to a peer, if it is not connected. Raises UnreachableError."""
+        if self.ended.is_set():
+            raise HostError("the libp2p daemon has ended")
+        target = LibP2PPeerID.from_base58(peer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.p2p._client.connect(target, [Multiaddr(str(address)) for address in addresses])
+        except TimeoutError as error:
+            raise UnreachableError(f"{peer} did not answer within {timeout_s:g} s") from error
+        except Exception as error:  # hivemind raises a plain Exception among others
+            raise UnreachableError(f"cannot reach {peer}: {error}") from error
+
+    async def open_stream(
+        self, peer: PeerID, protocol: str, timeout_s: float = DIAL_TIMEOUT_S
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A raw libp2p stream to a connected peer. Raises UnreachableError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, reader, writer = await self.p2p.call_binary_stream_handler(LibP2PPeerID.from_base58(peer), protocol)
+        except TimeoutError as error:
+            raise UnreachableError(f"{peer} did not open a stream within {timeout_s:g} s") from error
+        except Exception as error:
+            raise UnreachableError(f"{peer} does not speak {protocol}: {error}") from error
+        return reader, writer
+
+    async def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Have `handler(authenticated peer, reader, writer)` called for every stream of this protocol."""
+
+        async def accept(info: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await handler(PeerID(info.peer_id.to_base58()), reader, writer)
+
+        await self.p2p.add_binary_stream_handler(protocol, accept)
+
+    async def close(self) -> None:
+        self._watch.cancel()
+        await self.p2p.shutdown()
+        self.ended.set()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def p2pd_arguments(key_file: Path | None, listen: Listen | None, relays: Sequence[str]) -> dict[str, Any]:
+    """Arguments of `P2P.create` for a peer that listens (a node) or does not (a client)."""
+    arguments: dict[str, Any] = {
+        "identity_path": str(key_file) if key_file else None,
+        "check_if_identity_free": False,  # hivemind can check RSA keys only
+        "auto_nat": False,
+        "nat_port_map": False,
+        "startup_timeout": STARTUP_TIMEOUT_S,
+        "idle_timeout": 10,
+        "trusted_relays": list(relays) or None,
+        "use_auto_relay": bool(relays),
+    }
+    if listen is None:
+        return arguments | {"host_maddrs": None, "no_listen": True, "dht_mode": "client"}
+    family = "ip6" if ":" in listen.host else "ip4"
+    return arguments | {
+        "host_maddrs": [f"/{family}/{listen.host}/tcp/{listen.port}"],
+        "announce_maddrs": list(listen.announce) or None,
+        "dht_mode": "server",
+    }
+
+
+def check_port(listen: Listen) -> None:
+    """Raise AddressInUseError or HostError unless we could listen there.
+
+    p2pd shares ports between processes (SO_REUSEPORT), so that it would start beside another and steal its callers.
+    """
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.host, listen.port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUseError(
+                    f"port {listen.port} on {listen.host} is in use; choose another with --port"
+                ) from error
+            raise HostError(f"cannot listen on {listen.host} port {listen.port}: {error.strerror}") from error

@@ -1,0 +1,35 @@
+"""Hidden states as bytes: dtype u8 | batch u16 | tokens u32 | width u32 | the numbers as they lie in memory.
+
+Nothing is converted on the way: float32 stays float32. Little-endian numbers, as every supported machine keeps them.
+"""
+
+import torch
+from nectar_protocol.codec import Reader, uint
+from nectar_protocol.errors import MalformedError
+
+DTYPES: dict[int, torch.dtype] = {0: torch.float32, 1: torch.bfloat16, 2: torch.float16}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+MAX_BATCH = 512
+
+
+def pack_tensor(hidden: torch.Tensor) -> bytes:
+    """Bytes of hidden states [batch, tokens, width] in float32, bfloat16 or float16."""
+    batch, tokens, width = hidden.shape
+    head = bytes([CODES[hidden.dtype]]) + uint(batch, 2, "batch") + uint(tokens, 4, "tokens") + uint(width, 4, "width")
+    flat = hidden.detach().to("cpu").contiguous().view(torch.uint8)
+    return head + flat.numpy().tobytes()
+
+
+def read_tensor(reader: Reader) -> torch.Tensor:
+    """The rest of a message as a tensor [batch, tokens, width]. Raises MalformedError before anything is allocated."""
+    code = reader.uint(1)
+    if code not in DTYPES:
+        raise MalformedError(f"tensor dtype {code} is unknown")
+    batch, tokens, width = reader.uint(2), reader.uint(4), reader.uint(4)
+    if not 0 < batch <= MAX_BATCH or not tokens or not width:
+        raise MalformedError(f"a tensor of shape [{batch}, {tokens}, {width}]")
+    size = batch * tokens * width * DTYPES[code].itemsize
+    if size != len(reader.data) - reader.offset:
+        raise MalformedError(f"a tensor of {size} bytes in {len(reader.data) - reader.offset}")
+    # A bytearray, because torch wants memory that it may write to.
+    return torch.frombuffer(bytearray(reader.rest()), dtype=DTYPES[code]).view(batch, tokens, width)

@@ -1,0 +1,70 @@
+"""The committed vectors are what the generator writes, in a form that any language can read."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nectar_protocol import errors
+
+FOLDER = Path(__file__).parents[1] / "vectors"
+NAMES = ("base58", "identity", "verification", "manifest", "address", "announcement")
+
+HEX_FIELDS = {
+    "binary", "body", "data", "key_file", "model", "model_id", "node", "packed", "public_key", "role", "seed", "sha256",
+    "signature",
+}  # fmt: skip
+
+
+def fields(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (field, scalar) in a JSON value; the items of a list stand under the list's name."""
+    match value:
+        case dict():
+            for name, item in value.items():
+                yield from fields(item, name)
+        case list():
+            for item in value:
+                yield from fields(item, key)
+        case _:
+            yield key, value
+
+
+@pytest.fixture(scope="module")
+def regenerated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vectors")
+    subprocess.run([sys.executable, FOLDER / "generate.py", folder], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_regenerating_gives_the_committed_file(name: str, regenerated: Path) -> None:
+    assert (regenerated / f"{name}.json").read_bytes() == (FOLDER / f"{name}.json").read_bytes()
+
+
+def test_the_generator_writes_no_other_file(regenerated: Path) -> None:
+    assert {path.stem for path in regenerated.iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_is_hex_text_or_an_integer_that_javascript_keeps(name: str) -> None:
+    for field, value in fields(json.loads((FOLDER / f"{name}.json").read_text())):
+        assert isinstance(value, str) or (type(value) is int and 0 <= value < 2**53), field
+        if field in HEX_FIELDS:
+            assert re.fullmatch("([0-9a-f]{2})*", str(value)), field
+        if field in ("issued_ms", "expires_ms", "size"):
+            assert isinstance(value, str), field
+            assert re.fullmatch("0|[1-9][0-9]*", str(value)), field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_invalid_case_has_a_name_of_its_own_and_an_error_class_of_the_package(name: str) -> None:
+    vectors = json.loads((FOLDER / f"{name}.json").read_text())
+    groups = [cases for key, cases in vectors.items() if key.startswith("invalid")]
+    assert groups
+    for cases in groups:
+        assert all(issubclass(getattr(errors, case["error"]), errors.ProtocolError) for case in cases)
+        assert len({case["name"] for case in cases}) == len(cases)
