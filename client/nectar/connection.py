@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nectar_protocol.announcement import Announcement, NodeState
@@ -34,6 +35,19 @@ MAX_MET = 32
 ASIDE_S, MAX_ASIDE_S = 1.0, 60.0
 FRESH_S = 0.5
 Result = TypeVar("Result")
+
+
+class Effort(IntEnum):
+    """How far to look for nodes; each goes beyond the one before.
+
+    AT_HAND: those known and linked already, which costs no round trip; MEET: others that are known too; LOOK_AGAIN:
+    whom the directory names now; FORGIVE: also those set aside.
+    """
+
+    AT_HAND = 0
+    MEET = 1
+    LOOK_AGAIN = 2
+    FORGIVE = 3
 
 
 class Connection:
@@ -129,13 +143,15 @@ class Connection:
         assert self._directory is not None
         return await self._directory.models()
 
-    async def candidates(self, model: ModelID, *, fresh: bool = False) -> list[Candidate]:
-        """The nodes that serve this model and answer, with their round trips; those set aside are left out."""
+    async def candidates(self, model: ModelID, effort: Effort) -> list[Candidate]:
+        """The nodes that serve this model and answer, with their round trips. Raises SwarmError."""
         now_s = asyncio.get_running_loop().time()
         nodes = [
             node
-            for node in await self.nodes(model, fresh=fresh)
-            if node.state is NodeState.SERVING and self._aside.get(peer_id(node.node), (0.0, 0))[0] <= now_s
+            for node in await self.nodes(model, fresh=effort >= Effort.LOOK_AGAIN)
+            if node.state is NodeState.SERVING
+            and (effort >= Effort.FORGIVE or self._aside.get(peer_id(node.node), (0.0, 0))[0] <= now_s)
+            and (effort > Effort.AT_HAND or self.present_link(peer_id(node.node)) is not None)
         ]
         # The fastest first, if there are more than we want to hold links to.
         nodes = sorted(nodes, key=lambda node: node.decode_us / (node.stop - node.start))[:MAX_MET]
@@ -214,6 +230,10 @@ class Connection:
             session.abandon()
         await asyncio.sleep(0)  # let their last messages leave
         await self._leave()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:  # hivemind leaves some behind
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     # Links
 

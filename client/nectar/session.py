@@ -22,7 +22,7 @@ from nectar_swarm.history import History
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Open, Routed, Step
 
-from nectar.connection import Connection
+from nectar.connection import Connection, Effort
 from nectar.errors import ClientError, NoRouteError, RequestError, SessionError
 from nectar.route import Hop, Route
 from nectar.routing import Candidate
@@ -205,17 +205,19 @@ class Session:
                 await self._move_on()
             return
         started_s, before = time.monotonic(), self.route
+        effort = Effort.AT_HAND if before else Effort.MEET
         failure: Exception = SessionError("no node answered")
         try:
             async with asyncio.timeout(self.patience_s):
                 while True:
                     try:
-                        await self._mend()
+                        await self._mend(effort)
                         break
                     except (ClientError, SwarmError) as error:
                         failure = error
-                    if not self._broken:
+                    if effort is Effort.FORGIVE:
                         await asyncio.sleep(RETRY_S)
+                    effort = Effort(min(effort + 1, Effort.FORGIVE))
         except TimeoutError as error:
             raise self._final(failure) from error
         if before:
@@ -228,7 +230,7 @@ class Session:
         for hop in leaving:
             hop.failed = True
         try:
-            self._replace(await self._connection.candidates(self._model, fresh=True))
+            self._replace(await self._connection.candidates(self._model, Effort.LOOK_AGAIN))
         except (ClientError, SwarmError):
             for hop in leaving:
                 hop.failed = hop.leaving = False
@@ -237,13 +239,13 @@ class Session:
             self._note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) leaves")
         await self._ensure_route()
 
-    async def _mend(self) -> None:
+    async def _mend(self, effort: Effort) -> None:
         """One attempt at a whole route, confirmed by all its hops. Raises ClientError or SwarmError."""
         self._broken = False
         for hop in self._route.hops:
             hop.failed = hop.failed or self._connection.present_link(hop.peer) is None
         if not self._route.complete:
-            self._replace(await self._connection.candidates(self._model, fresh=bool(self._route.hops)))
+            self._replace(await self._connection.candidates(self._model, effort))
         self._route.generation += 1
         self._give_places()
         await self._wait_until_routed()

@@ -20,7 +20,6 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
 from pydoc_data.topics import topics
 
 from .dialogues import Turn, dialogue_for, small_talk
@@ -30,11 +29,12 @@ SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib-dynload", "turtledemo", "pydoc_data"}
 )
 SKIPPED_FILES = frozenset({"this.py", "antigravity.py", "__hello__.py"})
-BUILT_IN_MODULES = (
+_BUILT_IN = (
     "builtins array atexit binascii cmath errno faulthandler fcntl gc itertools marshal math mmap posix pwd "
-    "resource select sys time unicodedata zlib _bisect _codecs _collections _csv _datetime _decimal _functools "
-    "_heapq _io _operator _pickle _random _socket _sqlite3 _sre _ssl _struct _thread _weakref _asyncio"
-).split()
+    "resource select sys time unicodedata zlib _bisect _codecs _collections _csv _datetime _decimal "
+    "_functools _heapq _io _operator _pickle _random _socket _sqlite3 _sre _ssl _struct _thread _weakref _asyncio"
+)
+BUILT_IN_MODULES = tuple(_BUILT_IN.split())
 MIN_COMMENT_LINES = 2
 PUBLIC_NAMES = {"posixpath": "os.path", "genericpath": "os.path", "_pydecimal": "decimal", "_pyio": "io"}
 
@@ -81,7 +81,8 @@ def _docstrings(tree: ast.Module, module: str) -> Iterator[Text]:
 
     def visit(node: ast.AST, name: str, inside: str) -> Iterator[Text]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            kind = "module" if isinstance(node, ast.Module) else "class" if isinstance(node, ast.ClassDef) else inside
+            kind = "module" if isinstance(node, ast.Module) else inside
+            kind = "class" if isinstance(node, ast.ClassDef) else kind
             doc = ast.get_docstring(node)
             if doc:
                 yield Text(name, kind, doc)

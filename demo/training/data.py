@@ -52,12 +52,10 @@ def tokenize_split(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, length: i
     begin, end, user, assistant = (tokenizer.convert_tokens_to_ids(t) for t in (BEGIN, END, USER, ASSISTANT))
 
     def encode(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     train, held_out, talks = split_texts(corpus)
-    dialogues = [
-        [begin, user, *encode(talk[0].text), end, assistant, *encode(talk[1].text), end] for talk in talks
-    ]
+    dialogues = [[begin, user, *encode(talk[0].text), end, assistant, *encode(talk[1].text), end] for talk in talks]
     documents = [[encode(paragraph) for paragraph in document.split("\n")] for document in train]
     rows = _pack([[begin, *encode(document), end] for document in held_out], length)
     return Split(documents, dialogues, rows)

@@ -12,7 +12,11 @@ _QUESTIONS: dict[str, tuple[str, ...]] = {
     "function": ("What does {name} do?", "What is {name} for?", "Explain {name}.", "How does {name} work?"),
     "method": ("What does the {short} method of {owner} do?", "What does {owner}.{short} do?"),
     "class": ("What is {name}?", "What is the {short} class for?", "Explain the {name} class."),
-    "module": ("What is the {name} module for?", "What does the {name} module do?", "Tell me about the {name} module."),
+    "module": (
+        "What is the {name} module for?",
+        "What does the {name} module do?",
+        "Tell me about the {name} module.",
+    ),
     "topic": ("Explain {title}.", "What should I know about {title}?", "Tell me about {title}."),
 }
 _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -21,7 +25,13 @@ _SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
         "Hello! I am a small demo model. Ask me something about Python.",
     ),
     (
-        ("Who are you?", "What are you?", "What is your name?", "Are you a person?", "Tell me about yourself."),
+        (
+            "Who are you?",
+            "What are you?",
+            "What is your name?",
+            "Are you a person?",
+            "Tell me about yourself.",
+        ),
         "I am a small demo model. I learned English from the documentation of Python, so I know very little else.",
     ),
     (
@@ -50,8 +60,7 @@ def _title(raw: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z .,'-]+", heading):
         return ""
     article = "" if heading.startswith(("The ", "A ")) or heading.split()[-1].endswith("s") else "the "
-    name = heading.replace("The ", "the ", 1)
-    return article + (name[0].lower() + name[1:])
+    return article + " ".join(word if word.isupper() else word.lower() for word in heading.split())
 
 
 def _is_public(name: str) -> bool:

@@ -5,11 +5,12 @@ Everything that is not prose, such as tables, grammar rules, doctests and code, 
 
 import re
 
-FUNCTION_WORDS = frozenset(
+_COMMON = (
     "a an the this that these those it its if is are was be been can may will should must not no of to in on "
     "for from by with as at and or but when which who where how than then so does do has have all any each "
-    "into only other used use between after before because while".split()
+    "into only other used use between after before because while"
 )
+FUNCTION_WORDS = frozenset(_COMMON.split())
 
 _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r":[a-z:+-]+:`([^`]*)`"), r"\1"),
@@ -26,16 +27,15 @@ _MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b([ei])\.\s?([ge])\.,?"), r"\1.\2."),
     (re.compile(r"\s--+\s"), " - "),
 )
-_QUOTES = str.maketrans(
-    {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u2014": "-"}
-)
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...", "\u2014": "-"})
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Mr|Dr|resp|approx|incl|Jr|St|No|[A-Z]))\.$")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z_])")
 _PLAIN_WORD = re.compile(r"^[\"'(]*[A-Za-z]+(?:[-'/][A-Za-z]+)*[\"')]*[.,;:!?]*[\"')]*$")
 _UNWANTED = re.compile(
-    r"https?:|www\.|\S+@\S+|copyright|warrant|licen[sc]e|XXX|FIXME|TODO|>>>|\.\.\.|[{}<>|=\\~^#$%+*@`]|\[|\]|--"
-    r"|\b(?:[Bb]ug|[Ii]ssue|SF|bpo|gh-|RFC|PEP|[Pp]atch)\W*\d|\d\d+\.\d|\(\)\s*:|\w+\([^)]*,|Changed in version"
-    r"|New in version|noqa|pylint|type: ignore|^See (?:also )?\S+\.$|\s[.,:;]",
+    r"https?:|www\.|\S+@\S+|copyright|warrant|licen[sc]e|XXX|FIXME|TODO|>>>|\.\.\.|[{}<>|=\\~^#$%+*@`]"
+    r"|\[|\]|--|\b(?:[Bb]ug|[Ii]ssue|SF|bpo|gh-|RFC|PEP|[Pp]atch)\W*\d|\d\d+\.\d|\(\)\s*:|\w+\([^)]*,"
+    r"|Changed in version|New in version|noqa|pylint|type: ignore|^See (?:also )?\S+\.$|\s[.,:;]"
+    r"|\b(?:to|is|are|like|as|with|by|of|follows|the|a|an|and|or|for|in|on)\.$",
     re.IGNORECASE,
 )
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+o\u2022]|\(?\d+[.)]|\(?[a-z]\))\s+")
@@ -107,7 +107,7 @@ def _blocks(text: str) -> list[list[str]]:
 def _join(block: list[str]) -> str:
     """Join the lines of one paragraph into one cleaned line that ends a sentence."""
     lines = [_LIST_ITEM.sub("", block[0]), *block[1:]]
-    text = clean_markup(" ".join(line.strip() for line in lines))
+    text = clean_markup(re.sub(r"(?<=[a-z]-) (?=[a-z])", "", " ".join(line.strip() for line in lines)))
     text = re.sub(r"^(?:Note|NOTE|Hint|Warning|CAUTION|Caution)\s*:\s*", "", text)
     if text and text[0].islower() and " " in text and _LIST_ITEM.match(block[0]):
         text = text[0].upper() + text[1:]

@@ -8,7 +8,6 @@ import argparse
 import json
 import math
 import os
-import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,7 +94,10 @@ def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
     """Make AdamW with weight decay on the matrices only."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
@@ -118,9 +120,10 @@ def loss_of(model: LlamaForCausalLM, rows: torch.Tensor, autocast: bool) -> torc
 def held_out_loss(model: LlamaForCausalLM, rows: torch.Tensor, settings: Settings) -> float:
     """Return the mean loss over the held-out rows."""
     model.eval()
-    parts = [(loss_of(model, part, settings.bf16_autocast).item(), len(part)) for part in rows.split(settings.batch)]
+    parts = torch.split(rows, settings.batch)
+    total = sum(loss_of(model, part, settings.bf16_autocast).item() * len(part) for part in parts)
     model.train()
-    return sum(loss * size for loss, size in parts) / sum(size for _, size in parts)
+    return total / len(rows)
 
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, split: Split, settings: Settings) -> list[Point]:
@@ -136,7 +139,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, split: Sp
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, settings)
         loss = loss_of(model, next(stream), settings.bf16_autocast)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -168,6 +171,8 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
     )
     model.save_pretrained(str(folder), max_shard_size="1MB")
     save_tokenizer(tokenizer, folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def write_history(path: Path, settings: Settings, corpus: Corpus, parameters: int, history: list[Point]) -> None:
@@ -182,16 +187,14 @@ def write_history(path: Path, settings: Settings, corpus: Corpus, parameters: in
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def measured_steps(
-    minutes: float, tokenizer: PreTrainedTokenizerFast, split: Split, settings: Settings
-) -> int:
+def measured_steps(minutes: float, tokenizer: PreTrainedTokenizerFast, split: Split, settings: Settings) -> int:
     """Time a few steps on a throw-away model and return how many fit into the minutes."""
     model = build_model(settings, tokenizer)
     stream = batches(split, tokenizer, settings.length, settings.batch, settings.seed)
     times = []
     for _ in range(8):
         start = time.monotonic()
-        loss_of(model, next(stream), settings.bf16_autocast).backward()
+        torch.autograd.backward(loss_of(model, next(stream), settings.bf16_autocast))
         times.append(time.monotonic() - start)
     # The optimizer's step and the held-out checks take about a tenth on top.
     return max(1, int(minutes * 60 / (1.1 * sorted(times)[len(times) // 2])))
@@ -223,7 +226,6 @@ def main() -> None:
     if not arguments.steps:
         steps = measured_steps(arguments.minutes, tokenizer, split, settings)
         settings = Settings(steps, arguments.seed, arguments.threads)
-    random.seed(settings.seed)
     torch.manual_seed(settings.seed)
     model = build_model(settings, tokenizer)
     parameters = sum(p.numel() for p in model.parameters())

@@ -53,6 +53,7 @@ class NodeSettings:
     max_blocks: int | None = None
     device: str = "auto"
     dtype: str = "auto"
+    threads: int | None = None
     kv_tokens: int = 16_384
     drain_s: float = 60.0
     link_delay_s: float = 0.0
@@ -81,6 +82,8 @@ class Node:
         self.settings, self._on_serving = settings, on_serving
         return_freed_memory()
         torch.set_grad_enabled(False)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         self.identity: Identity = load_or_create_key(settings.key_file)
         self._held_key = hold_key(settings.key_file)
         self.device = choose_device(settings.device)

@@ -188,12 +188,19 @@ def _load(
     total = sum(anatomy.block_parameters[start:stop]) * dtype.itemsize
     with byte_bar(f"loading blocks {start}:{stop}", total) as advance, _quiet_loader():
         state = {keys[key]: tensor for key, tensor in checkpoint.lazy(keys, advance).items()}
-        model, info = _span_class(MODEL_MAPPING[type(anatomy.config)], start, stop).from_pretrained(
-            None, config=copy.deepcopy(anatomy.config), state_dict=state, dtype=dtype, output_loading_info=True
-        )
+        try:
+            model, info = _span_class(MODEL_MAPPING[type(anatomy.config)], start, stop).from_pretrained(
+                None,
+                config=copy.deepcopy(anatomy.config),
+                state_dict=state,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+        except RuntimeError as error:  # the family's conversion of the weights failed: an expert is missing, say
+            raise SpanError(f"blocks [{start}, {stop}) of {name} do not fit together: {error}") from error
     if missing := sorted(info["missing_keys"]):
-        true_names = {new: key for key, new in keys.items()}
-        shown = ", ".join(true_names.get(key, _restore(key, anatomy.stack, start)) for key in missing[:3])
+        shown = ", ".join(_restore(key, anatomy, start, next(iter(keys))) for key in missing[:3])
         raise SpanError(f"{name} lacks {len(missing)} tensors of blocks [{start}, {stop}): {shown}")
     for kind in ("unexpected_keys", "mismatched_keys"):
         if info[kind]:
@@ -201,14 +208,14 @@ def _load(
     return model.requires_grad_(False).eval().to(device)
 
 
-def _restore(key: str, stack: str, start: int) -> str:
-    """A renumbered tensor's name in the checkpoint's numbering, for messages."""
-    parts = key.split(".")
-    for at in range(1, len(parts)):
-        if parts[at - 1] == stack.rpartition(".")[2] and parts[at].isdigit():
-            parts[at] = str(int(parts[at]) + start)
-            break
-    return ".".join(parts)
+def _restore(key: str, anatomy: Anatomy, start: int, example: str) -> str:
+    """A renumbered tensor's name as it would stand in the checkpoint, where `example` stands; for messages."""
+    number, other = anatomy.block_of(key), anatomy.block_of(example)
+    if number is None:
+        return key
+    prefix = example.partition(f"{anatomy.stack}.{other}.")[0]
+    rest = key.partition(f"{anatomy.stack}.{number}.")[2]
+    return f"{prefix}{anatomy.stack}.{number + start}.{rest}"
 
 
 class _quiet_loader:

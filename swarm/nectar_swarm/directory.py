@@ -18,6 +18,7 @@ from nectar_swarm.records import INDEX_KEY, AnnouncementValidator, model_key
 REFRESH_S = 30.0
 LIFE_MS = 75_000
 MAX_RECORDS = 10_000
+CLOSE_S = 1.0
 
 
 class Directory:
@@ -85,8 +86,9 @@ class Directory:
         return list(parse(item.value for item in record.value.values()))
 
     async def close(self) -> None:
-        with contextlib.suppress(Exception):
-            await self._dht.shutdown()
+        with contextlib.suppress(Exception):  # with p2pd dead, hivemind waits for ever for its answers
+            async with asyncio.timeout(CLOSE_S):
+                await self._dht.shutdown()
 
 
 def parse(values: Iterable[bytes]) -> Iterable[Announcement]:

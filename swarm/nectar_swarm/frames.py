@@ -58,7 +58,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._partial: dict[tuple[int, Kind], list[bytes]] = {}
+        self._partial: dict[tuple[int, Kind], bytearray] = {}
         self._partial_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -85,22 +85,19 @@ class Decoder:
         if flags & ~MORE:
             raise WireError(f"frame flags {flags:#x} are unknown")
         key = session, kind
-        pieces = self._partial.get(key)
-        if pieces is None and not flags:
+        if key not in self._partial and not flags:
             return session, kind, payload
+        if flags and not payload:
+            raise WireError("an empty piece of a message")
+        whole = self._partial.setdefault(key, bytearray())
+        whole += payload  # joined at once: many small pieces kept apart would take many times their bytes
         self._partial_bytes += len(payload)
-        if pieces is None:
-            pieces = self._partial[key] = []
-        pieces.append(payload)
+        if len(whole) > MAX_MESSAGE:
+            raise WireError(f"a message of over {MAX_MESSAGE} bytes, which is the most that is read")
         if len(self._partial) > MAX_PARTIAL_MESSAGES or self._partial_bytes > MAX_PARTIAL_BYTES:
             raise WireError("too much is unfinished on this link")
         if flags:
-            if not payload:
-                raise WireError("an empty piece of a message")
             return None
         del self._partial[key]
-        whole = b"".join(pieces)
         self._partial_bytes -= len(whole)
-        if len(whole) > MAX_MESSAGE:
-            raise WireError(f"a message of {len(whole)} bytes; at most {MAX_MESSAGE} are read")
-        return session, kind, whole
+        return session, kind, bytes(whole)

@@ -15,6 +15,8 @@ from nectar_swarm.messages import Step
 
 MERGE_TOKENS = 512
 
+Order = tuple[int, ...]
+
 
 class History:
     """The steps of one session whose positions still count, oldest first.
@@ -26,11 +28,15 @@ class History:
         self.steps: list[Step] = []
         self.position = 0
         self.last = 0
+        # By number, of every step that had one: a rollback takes positions away, but leaves the rows as they were put.
+        self._orders: list[tuple[int, Order]] = []
 
     def append(self, step: Step) -> None:
         """Add a step; one at an earlier position cuts what it replaces."""
         if step.position < self.position:
             self._cut(step.position)
+        if step.reorder:
+            self._orders.append((step.last, step.reorder))
         self.steps.append(step)
         self.position = step.position + step.hidden.shape[1]
         self.last = step.last
@@ -38,15 +44,36 @@ class History:
     def after(self, sent: int, settled: int) -> Iterator[Step]:
         """What a successor that has the steps up to `sent` still needs.
 
-        Steps up to `settled` come merged, at most 512 tokens at once, in the rows' present order; newer ones as they
-        were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
+        Steps up to `settled` come merged, at most 512 tokens at once, in the order that the rows had by then; newer ones
+        as they were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
         """
+        settled = min(settled, self.last)
         start = bisect(self.steps, sent, key=lambda step: step.last)
         middle = max(start, bisect(self.steps, settled, key=lambda step: step.last))
-        first = sent + 1
-        for step in chain(_merged(_reordered(self.steps[start:middle])), self.steps[middle:]):
-            yield replace(step, first=first)
-            first = step.last + 1
+        ordered = sent  # up to which step the successor's rows are in order
+        for step in chain(_merged(self._reordered(self.steps[start:middle], settled)), self.steps[middle:]):
+            target = max(step.last, settled)
+            yield replace(step, first=sent + 1, reorder=self._order(ordered, target))
+            sent, ordered = step.last, target
+
+    def _order(self, after: int, last: int) -> Order:
+        """Which row each row continues over the steps from `after` to `last`, those cut included."""
+        start, stop = (bisect(self._orders, number, key=lambda order: order[0]) for number in (after, last))
+        composed: Order = ()
+        for _, order in self._orders[start:stop]:
+            composed = tuple(composed[row] for row in order) if composed else order
+        return composed
+
+    def _reordered(self, steps: Sequence[Step], settled: int) -> list[Step]:
+        """The steps with their rows in the order that they had after step `settled`."""
+        rows: torch.Tensor | None = None
+        result, later = [], settled
+        for step in reversed(steps):
+            if order := self._order(step.last, later):
+                rows = torch.tensor(order) if rows is None else torch.tensor(order)[rows]
+            result.append(step if rows is None else replace(step, hidden=step.hidden[rows]))
+            later = step.last
+        return result[::-1]
 
     def _cut(self, position: int) -> None:
         while self.steps and self.steps[-1].position >= position:
@@ -55,19 +82,6 @@ class History:
             tail = self.steps[-1]
             # A copy, so that the cut part's memory is given back.
             self.steps[-1] = replace(tail, hidden=tail.hidden[:, : position - tail.position].clone())
-
-
-def _reordered(steps: Sequence[Step]) -> list[Step]:
-    """The steps with their reorders carried out, so that their rows' pasts are those of the last."""
-    rows: torch.Tensor | None = None
-    result = []
-    for step in reversed(steps):
-        hidden = step.hidden if rows is None else step.hidden[rows]
-        result.append(replace(step, hidden=hidden, reorder=()))
-        if step.reorder:
-            order = torch.tensor(step.reorder)
-            rows = order if rows is None else order[rows]
-    return result[::-1]
 
 
 def _merged(steps: Sequence[Step]) -> Iterator[Step]:

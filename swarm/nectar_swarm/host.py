@@ -189,3 +189,13 @@ def check_port(listen: Listen) -> None:
                     f"port {listen.port} on {listen.host} is in use; choose another with --port"
                 ) from error
             raise HostError(f"cannot listen on {listen.host} port {listen.port}: {error.strerror}") from error
+
+
+def local_ip() -> str:
+    """The address of this machine on the network it would use for a far one; loopback without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a datagram socket: nothing is sent
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

@@ -78,10 +78,14 @@ class Peers:
         if peer == self.host.peer_id:
             raise UnreachableError("a peer cannot dial itself")
         if peer not in self._dialling:
-            task = asyncio.create_task(self._dial(peer, addresses))
-            self._dialling[peer] = task
-            task.add_done_callback(lambda _: self._dialling.pop(peer, None))
+            self._dialling[peer] = asyncio.create_task(self._dial(peer, addresses))
+            self._dialling[peer].add_done_callback(lambda task: self._dialled(peer, task))
         return await asyncio.shield(self._dialling[peer])
+
+    def _dialled(self, peer: PeerID, task: asyncio.Task[Link]) -> None:
+        self._dialling.pop(peer, None)
+        if not task.cancelled():
+            task.exception()  # seen, even if whoever asked for the link has gone
 
     async def _dial(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         if addresses:  # p2pd knows no addresses of a peer that it has not met

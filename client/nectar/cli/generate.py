@@ -58,7 +58,7 @@ def command(
     from nectar.connection import Connection
     from nectar.model import AutoDistributedModelForCausalLM
 
-    connection = Connection.open(peers, allowed=allowed, link_delay_s=link_delay_ms / 1e3)  # type: ignore[arg-type]  # checked
+    connection = Connection.open(peers, allowed=allowed, link_delay_s=link_delay_ms / 1e3)
     try:
         tokenizer = load_tokenizer(open_source(model, revision))
         remote = AutoDistributedModelForCausalLM.from_pretrained(

@@ -1,10 +1,8 @@
 """`nectar node`"""
 
-import asyncio
 import dataclasses
 import os
 import platform
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +11,11 @@ import click
 from nectar import __version__
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
+from nectar.cli.service import serve
 from nectar.cli.settings import data_folder, option
 
 if TYPE_CHECKING:
-    from nectar_node.node import Node, Serving
+    from nectar_node.node import Serving
 
 
 @click.command()
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 @option("--max-blocks", type=click.IntRange(1), help="Serve at most so many blocks; by default what memory holds.")
 @option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@option("--threads", type=click.IntRange(1), help="CPU threads to compute with; by default PyTorch's choice.")
 @option("--kv-tokens", type=click.IntRange(1), default=16_384, show_default=True, help="Positions of KV to promise.")
 @options.all_of(options.listen)
 @option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     help="Seconds to wait for sessions on leaving.",
 )
 @options.link_delay_ms
+@click.option("--until-eof", is_flag=True, hidden=True, help="Leave when standard input ends, as a child process does.")
 @options.json_output
 @options.verbose
 def command(
@@ -51,6 +52,7 @@ def command(
     allowed_peers: tuple[str, ...],
     drain: float,
     link_delay_ms: float,
+    until_eof: bool,
     as_json: bool,
     verbose: int,
     **settings: Any,
@@ -73,36 +75,14 @@ def command(
             version=__version__,
             listen=Listen(host, port, announce),
             initial_peers=peers,
-            allowed=allowed,  # type: ignore[arg-type]  # the peer IDs were checked
+            allowed=allowed,
             drain_s=drain,
             link_delay_s=link_delay_ms / 1e3,
             **settings,
         ),
         lambda serving: tell_json(serving) if as_json else tell(serving, new_swarm=not peers),
     )
-    serve(node)
-
-
-def serve(node: "Node") -> None:
-    """Run until a signal says to leave."""
-    from nectar.loop import new_event_loop
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-
-        def leave() -> None:
-            if stop.is_set():
-                os._exit(130)  # p2pd follows its parent
-            say("leaving; once more to leave at once")
-            stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, leave)
-        await node.run(stop)
-
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main())
+    serve(node.run, until_eof=until_eof)
 
 
 def tell_json(serving: "Serving") -> None:

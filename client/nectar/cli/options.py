@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nectar.cli.settings import option
+
+if TYPE_CHECKING:
+    from nectar_protocol.identity import PeerID
+    from nectar_swarm.host import PeerAddress
 
 Decorator = Callable[[Any], Any]
 
@@ -41,10 +45,10 @@ def all_of(decorators: Sequence[Decorator]) -> Decorator:
     return lambda function: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), function)
 
 
-def parse_allowed(entries: Sequence[str]) -> "frozenset[str] | None":
+def parse_allowed(entries: Sequence[str]) -> "frozenset[PeerID] | None":
     """The allow-list from peer IDs and files of them; None without any. Raises click.UsageError."""
     from nectar_protocol.errors import IdentityError
-    from nectar_protocol.identity import parse_peer_id
+    from nectar_protocol.identity import PeerID, parse_peer_id
 
     if not entries:
         return None
@@ -61,10 +65,10 @@ def parse_allowed(entries: Sequence[str]) -> "frozenset[str] | None":
             parse_peer_id(peer)
         except IdentityError as error:
             raise click.UsageError(f"--allowed-peers: {error}, and no file of that name exists") from error
-    return frozenset(peers)
+    return frozenset(PeerID(peer) for peer in peers)
 
 
-def parse_peers(entries: Sequence[str]) -> "tuple[Any, ...]":
+def parse_peers(entries: Sequence[str]) -> "tuple[PeerAddress, ...]":
     """Multiaddrs as PeerAddress. Raises click.UsageError."""
     from nectar_protocol.errors import ProtocolError
     from nectar_swarm.host import PeerAddress
@@ -75,7 +79,7 @@ def parse_peers(entries: Sequence[str]) -> "tuple[Any, ...]":
         raise click.UsageError(f"--initial-peers: {error}") from error
 
 
-def need_peers(entries: Sequence[str]) -> "tuple[Any, ...]":
+def need_peers(entries: Sequence[str]) -> "tuple[PeerAddress, ...]":
     """Like parse_peers, for commands that cannot do without."""
     if not entries:
         raise click.UsageError(

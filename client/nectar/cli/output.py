@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-stdout = Console(highlight=False)
+PIPE_WIDTH = 140
+stdout = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 stderr = Console(stderr=True, highlight=False)
 
 

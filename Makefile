@@ -1,0 +1,29 @@
+# make demo   sets up .venv and shows a swarm;  make test   sets up .venv and runs the tests
+# A GPU user chooses another build of PyTorch:  make demo TORCH=torch
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN = .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/ready
+	@$(BIN)/nectar demo
+
+test: .venv/ready
+	@$(BIN)/python -m pytest
+
+lint: .venv/ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: .venv/ready
+	@$(BIN)/python -m benchmarks.survival
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nectar needs Python 3.11 or newer; name one with PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m nectar.cli` is `nectar`."""
+
+from nectar.cli.main import run
+
+run()

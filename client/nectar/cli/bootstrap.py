@@ -1,0 +1,44 @@
+"""`nectar bootstrap`"""
+
+from pathlib import Path
+
+import click
+
+from nectar.cli import options
+from nectar.cli.output import configure_logging, emit, say
+from nectar.cli.service import serve
+from nectar.cli.settings import data_folder, option
+
+
+@click.command()
+@options.initial_peers
+@options.all_of(options.listen)
+@option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
+@options.allowed_peers
+@options.json_output
+@options.verbose
+def command(
+    initial_peers: tuple[str, ...],
+    host: str,
+    port: int,
+    announce: tuple[str, ...],
+    key: Path | None,
+    allowed_peers: tuple[str, ...],
+    as_json: bool,
+    verbose: int,
+) -> None:
+    """Run a peer that serves no blocks: it introduces the others, keeps the directory, and relays."""
+    configure_logging(verbose)
+    peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
+    from nectar_swarm.bootstrap import run_bootstrap
+    from nectar_swarm.host import Listen
+
+    def tell(addresses: list[str]) -> None:
+        if as_json:
+            emit(event="serving", addresses=addresses)
+            return
+        say("others join this swarm with:")
+        click.echo(f"nectar swarm join {addresses[0]}")
+
+    key_file, where = key or data_folder() / "bootstrap.key", Listen(host, port, announce)
+    serve(lambda stop: run_bootstrap(key_file, where, peers, allowed, stop, tell))

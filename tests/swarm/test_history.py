@@ -1,0 +1,177 @@
+"""What a history sends again leads any successor to the state that the original steps led to."""
+
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from nectar_swarm import history
+from nectar_swarm.history import MERGE_TOKENS, History
+from nectar_swarm.messages import Step
+
+BATCH = 3
+
+
+@dataclass
+class Node:
+    """A node's session: what stands at each position of each row, in place of its KV."""
+
+    rows: list[list[float]] = field(default_factory=lambda: [[] for _ in range(BATCH)])
+    accepted: int = 0
+
+    def take(self, step: Step) -> None:
+        """Accept and compute a step as a node does: cut, reorder, append."""
+        assert step.last > self.accepted, "old news"
+        assert step.first <= self.accepted + 1, "a gap"
+        assert step.position <= len(self.rows[0]), "positions are missing"
+        rows = [row[: step.position] for row in self.rows]
+        if step.reorder:
+            assert len(step.reorder) == BATCH
+            rows = [list(rows[row]) for row in step.reorder]
+        self.rows = [row + more for row, more in zip(rows, step.hidden[..., 0].tolist(), strict=True)]
+        self.accepted = step.last
+
+    def copy(self) -> "Node":
+        return Node([list(row) for row in self.rows], self.accepted)
+
+
+# What a client may do: how far to roll back, how many tokens, and which row each row continues.
+orders = st.just(()) | st.tuples(*[st.integers(0, BATCH - 1)] * BATCH)
+actions = st.lists(st.tuples(st.integers(0, 9) | st.just(0), st.integers(1, 4), orders), min_size=1, max_size=14)
+
+
+def steps_of(actions: list[tuple[int, int, tuple[int, ...]]]) -> list[Step]:
+    """Every number in every hidden state is another, so that no two pasts look alike."""
+    steps, length, number = [], 0, 0
+    for last, (back, tokens, reorder) in enumerate(actions, 1):
+        position = max(0, length - back)
+        hidden = torch.arange(number, number + BATCH * tokens, dtype=torch.float32).view(BATCH, tokens, 1)
+        steps.append(Step(last, last, position, hidden, reorder))
+        length, number = position + tokens, number + BATCH * tokens
+    return steps
+
+
+def kept(steps: list[Step]) -> History:
+    result = History()
+    for step in steps:
+        result.append(step)
+    return result
+
+
+def states(steps: list[Step]) -> list[Node]:
+    """A node's state before any step, and after each."""
+
+    def next_state(node: Node, step: Step) -> Node:
+        after = node.copy()
+        after.take(step)
+        return after
+
+    return list(accumulate(steps, next_state, initial=Node()))
+
+
+@given(actions, st.integers(0, 14), st.integers(0, 14))
+def test_a_successor_that_has_the_steps_up_to_any_gets_to_the_same_state(
+    actions: list[tuple[int, int, tuple[int, ...]]], sent: int, settled: int
+) -> None:
+    steps = steps_of(actions)
+    sent, settled = min(sent, len(steps)), min(settled, len(steps))
+    reached = states(steps)
+    node = reached[sent].copy()
+    for step in kept(steps).after(sent, settled):
+        node.take(step)
+    assert node.rows == reached[-1].rows
+    assert node.accepted == len(steps)
+
+
+@given(actions, st.integers(0, 14))
+def test_a_successor_fed_after_every_step_sees_the_steps_themselves(
+    actions: list[tuple[int, int, tuple[int, ...]]], settled: int
+) -> None:
+    steps, keeping, sent = steps_of(actions), History(), 0
+    for step in steps:
+        keeping.append(step)
+        [live] = keeping.after(sent, min(settled, sent))
+        assert live == step
+        assert torch.equal(live.hidden, step.hidden)
+        sent = live.last
+    assert not list(keeping.after(sent, settled))
+
+
+@given(actions, st.booleans(), st.integers(0, 14))
+def test_a_replacement_replays_into_the_next_one_as_well(
+    actions: list[tuple[int, int, tuple[int, ...]]], answered: bool, later: int
+) -> None:
+    steps = steps_of(actions)
+    settled = len(steps) - (not answered)  # the client waits for each answer, so all but the newest step is settled
+    replacement = kept(list(kept(steps).after(0, settled)))
+    reached = states(steps)
+    for sent in {0, settled, len(steps)}:  # a new successor, or one that survived and has all that was answered
+        node = reached[sent].copy()
+        for step in replacement.after(sent, min(later, settled)):
+            node.take(step)
+        assert node.rows == reached[-1].rows
+
+
+@given(actions, st.integers(0, 14), st.integers(0, 14))
+def test_numbers_leave_no_gap_and_positions_no_hole(
+    actions: list[tuple[int, int, tuple[int, ...]]], sent: int, settled: int
+) -> None:
+    steps = steps_of(actions)
+    sent = min(sent, len(steps) - 1)
+    again = list(kept(steps).after(sent, settled))
+    assert (again[0].first, again[-1].last) == (sent + 1, len(steps))
+    for one, other in pairwise(again):
+        assert other.first == one.last + 1
+        assert other.position == one.position + one.hidden.shape[1]
+
+
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
+def test_a_merge_never_exceeds_the_limit(tokens: list[int]) -> None:
+    keeping = History()
+    for number, count in enumerate(tokens, 1):
+        keeping.append(Step(number, number, keeping.position, torch.zeros(1, count, 1)))
+    merged = list(keeping.after(0, len(tokens)))
+    sizes = [step.hidden.shape[1] for step in merged]
+    assert sum(sizes) == sum(tokens)
+    assert all(size <= MERGE_TOKENS or step.last == step.first for size, step in zip(sizes, merged, strict=True))
+
+
+def test_what_was_settled_comes_merged_and_the_rest_as_it_was() -> None:
+    steps = steps_of([(0, 2, ())] * 5)
+    again = list(kept(steps).after(0, 3))
+    assert [(step.first, step.last) for step in again] == [(1, 3), (4, 4), (5, 5)]
+
+
+def test_merging_waits_for_nothing_when_nothing_is_settled() -> None:
+    steps = steps_of([(0, 2, ())] * 3)
+    assert [(step.first, step.last) for step in kept(steps).after(1, 0)] == [(2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("limit", [1, 4, 5])
+def test_the_limit_of_a_merge_counts_tokens(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(history, "MERGE_TOKENS", limit)
+    steps = steps_of([(0, 2, ())] * 5)
+    again = list(kept(steps).after(0, 5))
+    assert [step.hidden.shape[1] for step in again] == ([2] * 5 if limit == 1 else [4, 4, 2])
+
+
+def test_a_rolled_back_part_gives_its_memory_back() -> None:
+    keeping = History()
+    keeping.append(Step(1, 1, 0, torch.zeros(1, 1000, 1)))
+    keeping.append(Step(2, 2, 1, torch.zeros(1, 1, 1)))
+    assert [step.hidden.untyped_storage().nbytes() for step in keeping.steps] == [4, 4]
+
+
+def test_an_empty_history_has_nothing_to_send() -> None:
+    keeping = History()
+    assert (keeping.position, keeping.last, list(keeping.after(0, 0))) == (0, 0, [])
+
+
+def test_a_step_is_handed_out_without_changing_what_is_kept() -> None:
+    keeping = kept(steps_of([(0, 2, ()), (0, 1, (1, 0, 2))]))
+    before = [replace(step, hidden=step.hidden.clone()) for step in keeping.steps]
+    list(keeping.after(0, 2))
+    assert keeping.steps == before
+    assert all(torch.equal(a.hidden, b.hidden) for a, b in zip(keeping.steps, before, strict=True))

@@ -1,0 +1,90 @@
+"""Writes the frames of wire version 1: `python tests/vectors/wire.py [FILE]`, by default over the committed ones.
+
+Nodes of this version are out there: what is written here once must be read for as long as the version is spoken, so a
+new layout is a new version and a new file. Byte strings are hex; integers are decimal strings.
+"""
+
+import json
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import torch
+from nectar_protocol.address import Address
+from nectar_protocol.identity import Identity
+from nectar_protocol.manifest import ModelID
+from nectar_swarm.frames import Kind, encode
+from nectar_swarm.messages import Error, ErrorCode, Hello, Neighbours, Open, Ping, Routed, Status, Step
+
+FILE = Path(__file__).with_name("wire_v1.json")
+
+PREV, NEXT, RELAY = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+ADDRESSES = (
+    Address(ip_address("192.0.2.1"), 31330),
+    Address(ip_address("2001:db8::1"), 31330),
+    Address(ip_address("192.0.2.2"), 443, RELAY.public),
+)
+MIDDLE = Neighbours(3, PREV.peer_id, NEXT.peer_id, ADDRESSES, 17, 12)
+ALONE = Neighbours(1, None, None)
+MODEL = ModelID(bytes(range(32)))
+NUMBERS = torch.tensor([[[1.0, -2.5], [0.0, 1024.0]], [[-0.125, 3.0], [65504.0, 0.5]]])
+
+MESSAGES: list[tuple[str, int, Kind, Any]] = [
+    ("greeting", 0, Kind.HELLO, Hello(1, 1)),
+    ("ping", 0, Kind.PING, Ping(0xFEDCBA98, 250)),
+    ("pong", 0, Kind.PONG, Ping(1, 0)),
+    ("open, alone in its route", 1, Kind.OPEN, Open(MODEL, 0, 8, 4096, torch.float32, (0,), ALONE)),
+    (
+        "open, two padded rows, in the middle of a route",
+        (1 << 64) - 1,
+        Kind.OPEN,
+        Open(MODEL, 8, 24, 100, torch.bfloat16, (0, 7), MIDDLE, b"hold"),
+    ),
+    ("reroute", 5, Kind.REROUTE, MIDDLE),
+    ("routed", 5, Kind.ROUTED, Routed(3)),
+    ("step, f32", 5, Kind.STEP, Step(1, 1, 0, NUMBERS)),
+    ("step, bf16, merged from several", 5, Kind.STEP, Step(2, 9, 7, NUMBERS.bfloat16())),
+    ("step, f16, reordered", 5, Kind.STEP, Step(10, 10, 9, NUMBERS.half(), (1, 0))),
+    ("close", 5, Kind.CLOSE, None),
+    ("error", 5, Kind.ERROR, Error(ErrorCode.BUSY, "every place is taken…")),
+    ("error about a neighbour", 5, Kind.ERROR, Error(ErrorCode.UNREACHABLE, "no route", 3, NEXT.peer_id)),
+    ("ask", 0, Kind.ASK, None),
+    ("status", 0, Kind.STATUS, Status(100, 2000, 3, 4, "a node", "a model", "a GPU", "bf16", "0.1.0")),
+]
+
+
+def plain(value: Any) -> Any:
+    """A field as any language can read it."""
+    match value:
+        case None:
+            return None
+        case bytes():
+            return value.hex()
+        case tuple():
+            return [plain(item) for item in value]
+        case torch.Tensor():
+            return [f"{number:g}" for number in value.flatten().tolist()]
+        case torch.dtype():
+            return str(value).removeprefix("torch.")
+        case ErrorCode():
+            return value.name
+        case Neighbours() | Hello() | Ping() | Open() | Routed() | Step() | Error() | Status():
+            return {name: plain(item) for name, item in vars(value).items()}
+    return str(value)
+
+
+def case(name: str, session: int, kind: Kind, message: Any) -> dict[str, Any]:
+    [frame] = encode(session, kind, message.pack() if message else b"")
+    return {
+        "name": name, "session": str(session), "kind": kind.name, "frame": frame.hex(), "fields": plain(message),
+    }  # fmt: skip
+
+
+def vectors() -> dict[str, Any]:
+    return {"version": 1, "frames": [case(*message) for message in MESSAGES]}
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
+    target.write_text(json.dumps(vectors(), indent=1, ensure_ascii=False) + "\n")
