@@ -9,12 +9,13 @@ import atexit
 import contextlib
 import secrets
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nectar_protocol.announcement import Announcement, NodeState
-from nectar_protocol.identity import PeerID, peer_id
+from nectar_protocol.identity import PeerID, PublicKey, peer_id
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.directory import REFRESH_S, Directory
 from nectar_swarm.errors import SwarmError, UnreachableError
@@ -65,7 +66,7 @@ class Connection:
         self._peers: Peers | None = None
         self._sessions: dict[int, Session] = {}
         self._asked: dict[int, asyncio.Future[Status]] = {}
-        self._known: dict[ModelID, tuple[float, list[Announcement]]] = {}
+        self._known: dict[ModelID, tuple[float, dict[PublicKey, Announcement]]] = {}
         self._aside: dict[PeerID, tuple[float, int]] = {}  # until when, and how many times in a row
         self._closed = False
 
@@ -88,6 +89,11 @@ class Connection:
             raise
         atexit.register(connection.close)
         return connection
+
+    @property
+    def daemon_pid(self) -> int | None:
+        """The process ID of our libp2p daemon, if it runs."""
+        return self._host.daemon_pid if self._host else None
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """A coroutine's result from the network's loop; blocks the calling thread."""
@@ -127,15 +133,21 @@ class Connection:
         return self._peers.link(peer) if self._peers else None
 
     async def nodes(self, model: ModelID, *, fresh: bool = False) -> list[Announcement]:
-        """A model's announcements, at most 30 s old, or half a second if `fresh`. Raises SwarmError."""
-        loop = asyncio.get_running_loop()
-        read_s, found = self._known.get(model, (-REFRESH_S, []))
-        if not found or loop.time() - read_s > (FRESH_S if fresh else REFRESH_S):
+        """The nodes that announce a model and do not leave; read at most 30 s ago, half a second if `fresh`.
+
+        What was read before counts until it expires, so that a directory in trouble hides nobody. Raises SwarmError.
+        """
+        now_s, now_ms = asyncio.get_running_loop().time(), time.time() * 1000
+        read_s, known = self._known.get(model, (-REFRESH_S, {}))
+        if not known or now_s - read_s > (FRESH_S if fresh else REFRESH_S):
             await self._ensure_alive()
             assert self._directory is not None
-            found = await self._directory.nodes(model)
-            self._known[model] = (loop.time(), found)
-        return found
+            for node in await self._directory.nodes(model):
+                if node.node not in known or node.issued_ms > known[node.node].issued_ms:
+                    known[node.node] = node
+            known = {public: node for public, node in known.items() if node.expires_ms > now_ms}
+            self._known[model] = (now_s, known)
+        return [node for node in known.values() if node.state is not NodeState.LEAVING]
 
     async def models(self) -> list[ModelID]:
         """The models of this swarm. Raises SwarmError."""
@@ -213,7 +225,7 @@ class Connection:
 
     def _meeting_points(self) -> list[PeerAddress]:
         """The initial peers, and every node we have heard of, in case none of those is left."""
-        known = [node for _, nodes in self._known.values() for node in nodes]
+        known = [node for _, nodes in self._known.values() for node in nodes.values()]
         others = [PeerAddress(peer_id(node.node), node.addresses) for node in known]
         return list({peer.peer: peer for peer in (*self.initial_peers, *others)}.values())
 

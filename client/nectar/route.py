@@ -87,7 +87,9 @@ class Route:
         for hop in [*kept, None]:
             stop = hop.start if hop else self.blocks
             if block < stop:
-                hops += [Hop.of(leg) for leg in find_route(candidates, block, stop)]
+                taken = {hop.peer for hop in hops}  # by an earlier gap
+                free = [candidate for candidate in candidates if candidate.peer not in taken]
+                hops += [Hop.of(leg) for leg in find_route(free, block, stop)]
             if hop:
                 hops.append(hop)
                 block = hop.stop

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,8 @@ from nectar_node.span import SpanModel
 from nectar_node.speed import Speed, measure_span
 
 RESTART_S = 1.0
+RETRY_S = 2.0
+MAX_MET = 8  # peers that a node makes sure of in each round
 MEMORY_SHARE = 0.8  # of the free memory, for weights and KV
 Result = TypeVar("Result")
 
@@ -85,7 +88,6 @@ class Node:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self.identity: Identity = load_or_create_key(settings.key_file)
-        self._held_key = hold_key(settings.key_file)
         self.device = choose_device(settings.device)
         self.source: Source = open_source(settings.model, settings.revision)
         self.anatomy: Anatomy = examine(load_config(self.source))
@@ -100,19 +102,22 @@ class Node:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve; begin again with the loaded blocks if p2pd ends under us."""
-        while not stop.is_set():
-            host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
-            try:
-                directory = await Directory.join(host, self._peers, allowed=self.settings.allowed)
+        with hold_key(self.settings.key_file):
+            while not stop.is_set():
+                host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
                 try:
-                    await self._serve(host, directory, stop)
+                    directory = await Directory.join(
+                        host, self._peers, alone=self._span is not None, allowed=self.settings.allowed
+                    )
+                    try:
+                        await self._serve(host, directory, stop)
+                    finally:
+                        await directory.close()
                 finally:
-                    await directory.close()
-            finally:
-                await host.close()
-            if not stop.is_set():
-                log.warning("the libp2p daemon has ended; starting it again")
-                await asyncio.sleep(RESTART_S)
+                    await host.close()
+                if not stop.is_set():
+                    log.warning("the libp2p daemon has ended; starting it again")
+                    await asyncio.sleep(RESTART_S)
 
     async def _serve(self, host: Host, directory: Directory, stop: asyncio.Event) -> None:
         """Until `stop` is set, or p2pd ends."""
@@ -147,21 +152,25 @@ class Node:
             await service.close()
 
     async def _keep_announcing(self, host: Host, directory: Directory, span: SpanModel, stop: asyncio.Event) -> None:
-        while not stop.is_set() and not host.ended.is_set():
-            await _first_of(stop.wait(), host.ended.wait(), timeout_s=REFRESH_S)
+        """Every half minute; sooner while none of the peers we know answers."""
+        wait_s = RETRY_S
+        while True:
+            await _first_of(stop.wait(), host.ended.wait(), timeout_s=wait_s)
             if stop.is_set() or host.ended.is_set():
                 return
             try:
-                await self._announce(directory, await host.addresses(), span, NodeState.SERVING)
                 self._remember(await directory.nodes(self.model))
+                some = random.sample(self._peers, min(len(self._peers), MAX_MET))
+                met = await directory.meet(some) if some else True
+                await self._announce(directory, await host.addresses(), span, NodeState.SERVING)
+                wait_s = REFRESH_S if met else min(2 * wait_s, REFRESH_S)
             except Exception:  # a failed round is made good by the next; the announcement lives for two
                 log.warning("could not announce", exc_info=True)
 
     def _remember(self, nodes: list[Announcement]) -> None:
-        """Other nodes' addresses, to find the swarm again if p2pd has to start anew."""
+        """Other nodes' addresses, to find the swarm again if it is lost."""
         met = [PeerAddress(peer_id(a.node), a.addresses) for a in nodes if a.node != self.identity.public]
-        if met:
-            self._peers = tuple({peer.peer: peer for peer in (*self.settings.initial_peers, *met)}.values())
+        self._peers = tuple({peer.peer: peer for peer in (*self.settings.initial_peers, *met)}.values())
 
     async def _take_span(
         self, directory: Directory, addresses: tuple[Address, ...], stop: asyncio.Event
@@ -185,7 +194,7 @@ class Node:
             return parse_span(self.settings.blocks, blocks)
         sizes = tuple(count * self.dtype.itemsize for count in self.anatomy.block_parameters)
         fitting = blocks_that_fit(sizes, self._kv_bytes_per_block(), int(free_bytes(self.device) * MEMORY_SHARE))
-        others = [node for node in nodes if node.node != self.identity.public]
+        others = [a for a in nodes if a.node != self.identity.public and a.state is not NodeState.LEAVING]
         return choose_span(others, blocks, min(fitting, self.settings.max_blocks or blocks))
 
     def _kv_bytes_per_block(self) -> int:

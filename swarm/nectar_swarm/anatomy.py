@@ -88,22 +88,26 @@ def examine(config: PretrainedConfig) -> Anatomy:
 
     if type(config) not in MODEL_MAPPING:
         raise UnsupportedModelError(f"{config.model_type} is not a kind of language model that Transformers has")
-    with torch.device("meta"), torch.no_grad():
-        base = MODEL_MAPPING[type(config)](copy.deepcopy(config)).eval().to(torch.bfloat16)
-        owner, stack = find_stack(base)
-        blocks = getattr(owner, stack)
-        blocks[0].register_forward_hook(look)
-        width = base.get_input_embeddings().weight.shape[1]  # of the embedding: some families project it
-        try:
+    try:
+        with torch.device("meta"), torch.no_grad():
+            base = MODEL_MAPPING[type(config)](copy.deepcopy(config)).eval().to(torch.bfloat16)
+            owner, stack = find_stack(base)
+            blocks = getattr(owner, stack)
+            blocks[0].register_forward_hook(look)
+            width = base.get_input_embeddings().weight.shape[1]  # of the embedding: some families project it
             base(
                 inputs_embeds=torch.zeros(1, 1, width, dtype=torch.bfloat16),
                 use_cache=True,
                 past_key_values=DynamicCache(config=base.config),
             )
-        except _Seen:
-            pass
-        except Exception as error:
-            raise UnsupportedModelError(f"{config.model_type} does not run as a plain decoder: {error}") from error
+    except _Seen:
+        pass
+    except UnsupportedModelError:
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(f"{config.model_type} does not run as a plain decoder: {error}") from error
+    if not seen:
+        raise UnsupportedModelError(f"{config.model_type} does not run through its blocks")
     out = seen[0]
     hidden = out[0] if isinstance(out, tuple) else out
     if not isinstance(hidden, torch.Tensor):

@@ -50,7 +50,9 @@ class Checkpoint:
         """{key: lazy tensor}; fetches and opens the keys' shards, reads none of their tensors."""
         found = {}
         for key in keys:
-            shard = self.weight_map[key]
+            shard = self.weight_map.get(key)
+            if shard is None:
+                raise CheckpointError(f"{self.source.name} has no tensor {key}")
             try:
                 found[key] = LazyTensor(self._open(shard).get_slice(key), on_read)
             except SafetensorError as error:

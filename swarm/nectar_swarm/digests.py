@@ -53,7 +53,8 @@ def _hash(path: Path) -> bytes:
 def _recall(note: Path, stamp: list[int]) -> bytes | None:
     try:
         saved = json.loads(note.read_text())
-        return bytes.fromhex(saved["sha256"]) if saved["stamp"] == stamp else None
+        digest = bytes.fromhex(saved["sha256"])
+        return digest if saved["stamp"] == stamp and len(digest) == hashlib.sha256().digest_size else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no note, or one that somebody damaged: the file itself is read again
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from hivemind.dht.node import DHTNode
+from hivemind.p2p import PeerID as LibP2PPeerID
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.errors import ProtocolError
 from nectar_protocol.identity import PeerID, peer_id
@@ -34,13 +35,18 @@ class Directory:
         initial_peers: Sequence[PeerAddress],
         *,
         reader: bool = False,
+        alone: bool = False,
         allowed: frozenset[PeerID] | None = None,
     ) -> "Directory":
         """Connect to whichever initial peers answer and join their DHT; without any, begin a new one.
 
-        Raises UnreachableError if none of them answers.
+        Raises UnreachableError if there are some and none answers, unless `alone` allows to begin without them.
         """
-        met = await connect_any(host, [peer for peer in initial_peers if peer.peer != host.peer_id])
+        met = await connect_any(host, initial_peers)
+        if initial_peers and not met and not alone:
+            raise UnreachableError(
+                f"none of {len(initial_peers)} initial peers can be reached; is a node running there?"
+            )
         try:
             dht = await DHTNode.create(
                 p2p=host.p2p,
@@ -66,10 +72,18 @@ class Directory:
         kept = await asyncio.gather(*(self._dht.store(key, data, expires_s, subkey=subkey) for key, subkey in places))
         return bool(kept[0])
 
+    async def meet(self, peers: Sequence[PeerAddress]) -> bool:
+        """Make peers known to our DHT and us to theirs, if any answers: so that swarms that lost each other join."""
+        met = await connect_any(self.host, peers)
+        answers = await asyncio.gather(
+            *(self._dht.protocol.call_ping(LibP2PPeerID.from_base58(peer.peer), strict=False) for peer in met),
+            return_exceptions=True,
+        )
+        return any(answer is not None and not isinstance(answer, BaseException) for answer in answers)
+
     async def nodes(self, model: ModelID) -> list[Announcement]:
-        """The present announcements of a model's nodes that serve or are about to."""
-        found = await self._read(model_key(model))
-        return [a for a in found if a.model == model and a.state is not NodeState.LEAVING]
+        """The last words of a model's nodes that have not expired, those that leave among them."""
+        return [a for a in await self._read(model_key(model)) if a.model == model]
 
     async def models(self) -> list[ModelID]:
         """The models that some node announces."""
@@ -102,11 +116,9 @@ def parse(values: Iterable[bytes]) -> Iterable[Announcement]:
 
 
 async def connect_any(host: Host, peers: Sequence[PeerAddress]) -> list[PeerAddress]:
-    """Those of `peers` that answer. Raises UnreachableError if there are some and none does."""
-    results = await asyncio.gather(*(host.connect(peer.peer, peer.addresses) for peer in peers), return_exceptions=True)
-    met = [peer for peer, result in zip(peers, results, strict=True) if result is None]
-    if peers and not met:
-        raise UnreachableError(
-            f"none of the {len(peers)} initial peers can be reached; is a node running there? First: {results[0]}"
-        )
-    return met
+    """Those of `peers`, without ourselves, that answer."""
+    others = [peer for peer in peers if peer.peer != host.peer_id]
+    results = await asyncio.gather(
+        *(host.connect(peer.peer, peer.addresses) for peer in others), return_exceptions=True
+    )
+    return [peer for peer, result in zip(others, results, strict=True) if result is None]

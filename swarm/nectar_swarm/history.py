@@ -14,6 +14,7 @@ import torch
 from nectar_swarm.messages import Step
 
 MERGE_TOKENS = 512
+MERGE_BYTES = 48 << 20  # sessions of many rows, or of wide models: a message may have 64 MiB
 
 Order = tuple[int, ...]
 
@@ -53,7 +54,8 @@ class History:
         ordered = sent  # up to which step the successor's rows are in order
         for step in chain(_merged(self._reordered(self.steps[start:middle], settled)), self.steps[middle:]):
             target = max(step.last, settled)
-            yield replace(step, first=sent + 1, reorder=self._order(ordered, target))
+            past = self._order(ordered, target) if step.position else ()  # where nothing is past, nothing is reordered
+            yield replace(step, first=sent + 1, reorder=past)
             sent, ordered = step.last, target
 
     def _order(self, after: int, last: int) -> Order:
@@ -86,13 +88,13 @@ class History:
 
 def _merged(steps: Sequence[Step]) -> Iterator[Step]:
     group: list[Step] = []
-    tokens = 0
+    tokens = size = 0
     for step in steps:
-        if group and tokens + step.hidden.shape[1] > MERGE_TOKENS:
+        tokens, size = tokens + step.hidden.shape[1], size + step.hidden.nbytes
+        if group and (tokens > MERGE_TOKENS or size > MERGE_BYTES):
             yield _merge(group)
-            group, tokens = [], 0
+            group, tokens, size = [], step.hidden.shape[1], step.hidden.nbytes
         group.append(step)
-        tokens += step.hidden.shape[1]
     if group:
         yield _merge(group)
 

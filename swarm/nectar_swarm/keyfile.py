@@ -36,9 +36,9 @@ def create_key(path: Path, identity: Identity | None = None) -> Identity:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise KeyFileError(f"{path} exists and is never overwritten; move it away first") from error
     except OSError as error:
+        if os.path.lexists(path):
+            raise KeyFileError(f"{path} exists and is never overwritten; move it away first") from error
         raise KeyFileError(f"cannot write the key file {path}: {error.strerror}") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(identity.to_key_file())
@@ -54,7 +54,10 @@ def load_or_create_key(path: Path) -> Identity:
 
 def hold_key(path: Path) -> BinaryIO:
     """Keep other processes of this machine from using the key while the returned file is open. Raises KeyFileError."""
-    file = path.open("rb")
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -44,6 +44,7 @@ class Link:
         self._waiting: deque[Message] = deque()
         self._urgent: list[bytes] = []
         self._bulk: dict[int, deque[bytes]] = {}
+        self.held_bytes = 0  # of long messages that wait for the stream to take them
         self._pump: asyncio.Task[None] | None = None
         self._delayed: deque[bytes] = deque()
 
@@ -68,11 +69,17 @@ class Link:
 
     def send(self, session: int, kind: Kind, payload: bytes = b"") -> None:
         """Queue one message. Never blocks; a closed link drops it."""
+        if self._writer.is_closing():
+            return
         frames = encode(session, kind, payload)
         if len(frames) == 1 and session not in self._bulk:
             if not self._urgent:
                 self._loop.call_soon(self._flush)
             self._urgent += frames
+            return
+        self.held_bytes += sum(map(len, frames))
+        if self.held_bytes > MAX_BACKLOG:
+            self.abort()
             return
         self._bulk.setdefault(session, deque()).extend(frames)
         if self._pump is None:
@@ -98,9 +105,21 @@ class Link:
                     self._waiting.append(message)
 
     def close(self) -> None:
+        """End the stream behind the short messages sent before; long ones that still wait are dropped."""
+        self._flush()
+        self._drop_bulk()
+        self._writer.close()
+
+    def abort(self) -> None:
+        """End the stream at once: a peer that reads nothing would keep a closed one, and what it holds, for ever."""
+        self._drop_bulk()
+        self._writer.transport.abort()
+
+    def _drop_bulk(self) -> None:
+        self._bulk.clear()
+        self.held_bytes = 0
         if self._pump is not None:
             self._pump.cancel()
-        self._writer.close()
 
     def _beat(self, kind: Kind, payload: bytes) -> None:
         try:
@@ -127,12 +146,14 @@ class Link:
                 self._flush()  # or a piece would overtake a short message of its own session
                 session = next(iter(self._bulk))
                 frames = self._bulk.pop(session)
-                self._write(frames.popleft())
-                if frames:
+                frame = frames.popleft()
+                self.held_bytes -= len(frame)
+                self._write(frame)
+                if frames and not self._writer.is_closing():
                     self._bulk[session] = frames
                 await self._writer.drain()
         except ConnectionError:
-            self._bulk.clear()  # the reading side sees the same end
+            self._drop_bulk()  # the reading side sees the same end
         finally:
             self._pump = None
 
@@ -151,4 +172,4 @@ class Link:
             return
         self._writer.write(data)
         if self._writer.transport.get_write_buffer_size() > MAX_BACKLOG:
-            self.close()
+            self.abort()

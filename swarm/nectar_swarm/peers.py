@@ -22,6 +22,7 @@ from nectar_swarm.link import Link
 PROTOCOL = "nectar/wire"
 BEAT_S, SUSPECT_S, DEAD_S = 0.25, 1.0, 3.0
 MAX_LINKS = 4096
+MAX_LINKS_PER_PEER = 4  # two are needed, when both dial at once
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class Peers:
                 raise WireError(f"{peer} is not on this swarm's list of allowed peers")
             if len(self._every) >= MAX_LINKS and peer not in self._every:
                 raise WireError(f"{MAX_LINKS} links are open already")
+            if len(self._every.get(peer, ())) >= MAX_LINKS_PER_PEER:
+                raise WireError(f"{peer} has {MAX_LINKS_PER_PEER} links already")
             await self._greet(link)
         except (SwarmError, IdentityError) as error:
             log.info("refused a stream: %s", error)
@@ -153,7 +156,7 @@ class Peers:
         if links is None:
             return
         for link in links:
-            link.close()
+            link.abort()
         self.handler.on_dead(peer, reason)
 
     async def _watch(self) -> None:

@@ -1,5 +1,6 @@
 """Where a model's files come from: a local folder, or a hub's repository, of which only what is needed is fetched."""
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -9,14 +10,12 @@ from typing import Any, Protocol
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from nectar_protocol.errors import MalformedError
 from nectar_protocol.manifest import FileEntry, Manifest
 
 from nectar_swarm.digests import cache_folder, file_sha256
@@ -50,9 +49,12 @@ class Source(Protocol):
 
 def open_source(name: str, revision: str = "main") -> Source:
     """A folder of that name, or else a repository of the hub. Raises CheckpointError for neither."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return LocalFolder(folder)
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return LocalFolder(folder)
+    except (OSError, RuntimeError) as error:  # too long a name, or the home of nobody
+        raise CheckpointError(f"{name[:128]!r} is neither a folder nor a model's name on the hub: {error}") from error
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise CheckpointError(f"there is no folder {name}; give a model's folder or its name on the hub")
     return HubRepository(name, revision)
@@ -65,10 +67,13 @@ def weight_files(index: Path | None) -> list[str]:
     try:
         if index.stat().st_size > MAX_INDEX_BYTES:
             raise CheckpointError(f"{index} is larger than {MAX_INDEX_BYTES} bytes")
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        weight_map = json.loads(index.read_text())["weight_map"]
+        shards = sorted({FileEntry(shard, 0, bytes(32)).name for shard in weight_map.values()})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not an index of weight files: {error}") from error
-    return [INDEX, *sorted(shards)]
+    if not shards or not all(shard.endswith(".safetensors") for shard in shards):
+        raise CheckpointError(f"{index} is not an index of weight files: it names {shards[:3]}")
+    return [INDEX, *shards]
 
 
 def tokenizer_files(names: Iterable[str]) -> list[str]:
@@ -88,7 +93,7 @@ class LocalFolder:
             raise CheckpointError(f"{folder} has no safetensors weights ({SINGLE} or {INDEX})")
         self._names = [
             CONFIG,
-            *tokenizer_files(path.name for path in folder.iterdir()),
+            *tokenizer_files(path.name for path in folder.iterdir() if path.is_file()),
             *weight_files(index if index.is_file() else None),
         ]
         self._manifest: Manifest | None = None
@@ -97,7 +102,7 @@ class LocalFolder:
     def manifest(self) -> Manifest:
         """Hashes every file on first use; raises CheckpointError if one is missing."""
         if self._manifest is None:
-            self._manifest = Manifest.of(self._entry(name) for name in self._names)
+            self._manifest = _manifest_of(self.name, (self._entry(name) for name in self._names))
         return self._manifest
 
     def _entry(self, name: str) -> FileEntry:
@@ -122,16 +127,12 @@ class HubRepository:
             raise CheckpointError(
                 f"there is no model {name!r} (revision {revision}) here or on the hub that you may read"
             ) from error
-        except (
-            HfHubHTTPError,
-            OSError,
-        ) as error:  # no network, or offline mode: what was fetched before still serves
-            self._commit, self._manifest = self._recall(error)
+        except Exception as error:  # no network (the HTTP client has errors of its own), or offline mode
+            self._commit, self._manifest = self._recall(error)  # what was fetched before still serves
         else:
             self._commit = str(info.sha)
             self._manifest = self._read(info.siblings or [])
-            self._note.parent.mkdir(parents=True, exist_ok=True)
-            self._note.write_text(json.dumps({"commit": self._commit, "manifest": self._manifest.pack().hex()}))
+            self._remember()
         self.folder = self._fetch(CONFIG).parent
         for entry in self._manifest.files:
             if not entry.name.endswith(".safetensors"):
@@ -151,7 +152,8 @@ class HubRepository:
         weights = weight_files(self._fetch(INDEX) if INDEX in files else None)
         if missing := [name for name in weights if name not in files]:
             raise CheckpointError(f"{self.name} lacks {missing[0]}, which its index names")
-        return Manifest.of(self._entry(files[name]) for name in [CONFIG, *tokenizer_files(files), *weights])
+        names = [CONFIG, *tokenizer_files(files), *weights]
+        return _manifest_of(self.name, (self._entry(files[name]) for name in names))
 
     def _entry(self, sibling: Any) -> FileEntry:
         if sibling.lfs is not None:
@@ -162,17 +164,31 @@ class HubRepository:
     def _fetch(self, name: str) -> Path:
         try:
             return Path(hf_hub_download(self.name, name, revision=self._commit))
-        except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        except Exception as error:  # the hub's and the HTTP client's errors have no common base
             raise CheckpointError(f"cannot fetch {name} of {self.name} from the hub: {error}") from error
+
+    def _remember(self) -> None:
+        note = json.dumps({"commit": self._commit, "manifest": self._manifest.pack().hex()})
+        with contextlib.suppress(OSError):  # a read-only cache folder keeps us from working offline, nothing else
+            self._note.parent.mkdir(parents=True, exist_ok=True)
+            self._note.write_text(note)
 
     def _recall(self, cause: Exception) -> tuple[str, Manifest]:
         try:
             saved = json.loads(self._note.read_text())
             return saved["commit"], Manifest.unpack(bytes.fromhex(saved["manifest"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"there is no folder {self.name!r}, and the hub cannot be reached to look for a model of that name"
             ) from (cause or error)
+
+
+def _manifest_of(name: str, entries: Iterable[FileEntry]) -> Manifest:
+    """Raises CheckpointError for files that no manifest can list."""
+    try:
+        return Manifest.of(entries)
+    except MalformedError as error:
+        raise CheckpointError(f"{name} is not a model that Nectar can name: {error}") from error
 
 
 def checked(path: Path, name: str, manifest: Manifest) -> Path:

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 import click
+from nectar_swarm.lean import skip_unused_imports
 
 from nectar import __version__
 from nectar.cli.output import emit, say
@@ -81,6 +82,7 @@ def run() -> None:
     if sys.platform == "win32":
         sys.exit("nectar: Windows is not supported; run Nectar inside WSL2")
     os.environ.setdefault("HIVEMIND_LOGLEVEL", "ERROR")
+    skip_unused_imports()
     as_json = "--json" in sys.argv
     code = 0
     try:

@@ -1,0 +1,42 @@
+"""What all tests share: caches and settings of their own, a small model, and swarms of real processes."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+_cache = tempfile.TemporaryDirectory(prefix="nectar-test-cache-")
+os.environ["NECTAR_CACHE"] = _cache.name
+os.environ["HF_HUB_OFFLINE"] = "1"
+for name in ("NECTAR_HOME", "NECTAR_CONFIG", "NECTAR_INITIAL_PEERS", "NECTAR_MODEL"):
+    os.environ.pop(name, None)
+
+from nectar_demo.processes import NodeProcess  # noqa: E402
+
+from benchmarks.models import make_llama  # noqa: E402 - after the environment that it reads
+
+StartNode = Callable[..., NodeProcess]
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-weight Llama of 8 blocks in several shards."""
+    return make_llama("tiny", tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def start_node(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartNode]:
+    """Starts node processes of the tiny Llama; they end with the module."""
+    folder = tmp_path_factory.mktemp("nodes")
+    nodes: list[NodeProcess] = []
+
+    def start(blocks: str | None, *peers: NodeProcess, options: tuple[str, ...] = (), wait: bool = True) -> NodeProcess:
+        node = NodeProcess(f"node{len(nodes)}", folder, tiny_llama, blocks, [peer.address for peer in peers], options)
+        nodes.append(node)
+        return node.wait() if wait else node
+
+    yield start
+    for node in nodes:
+        node.stop()

@@ -1,0 +1,57 @@
+"""Alone or beside others, a session's tokens through real node processes are bitwise those of the whole model."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+SPANS = {1: ["0:8"], 2: ["0:4", "4:8"], 4: ["0:2", "2:4", "4:6", "6:8"]}
+
+
+@pytest.fixture(scope="module", params=SPANS, ids=lambda count: f"{count}-nodes")
+def remote(request: pytest.FixtureRequest, start_node: Callable[..., Any], connect: Callable[..., Any]) -> Any:
+    spans = SPANS[request.param]
+    first = start_node(spans[0])
+    rest = [start_node(span, first, wait=False) for span in spans[1:]]
+    for node in rest:
+        node.wait()
+    model = connect(first.address)
+    model.nodes = len(spans)
+    return model
+
+
+def test_greedy_tokens_and_logits_are_bitwise_local_with_a_second_session_running(
+    remote: Any, local: Any, tokens: Callable[..., torch.Tensor]
+) -> None:
+    busy = threading.Event()
+    others: list[torch.Tensor] = []
+
+    def second_session() -> None:
+        while not busy.is_set():
+            others.append(remote.generate(tokens(24, seed=9), max_new_tokens=12, do_sample=False))
+
+    thread = threading.Thread(target=second_session)
+    thread.start()
+    try:
+        settings = {"max_new_tokens": 48, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+        for seed, length in enumerate((1, 16, 200)):
+            ids = tokens(length, seed)
+            ours, theirs = remote.generate(ids, **settings), local.generate(ids, **settings)
+            assert torch.equal(ours.sequences, theirs.sequences)
+            assert torch.equal(torch.stack(ours.logits), torch.stack(theirs.logits))
+    finally:
+        busy.set()
+        thread.join()
+    expected = local.generate(tokens(24, seed=9), max_new_tokens=12, do_sample=False)
+    assert others
+    assert all(torch.equal(other, expected) for other in others)
+
+
+def test_the_route_runs_through_every_node(remote: Any, tokens: Callable[..., torch.Tensor]) -> None:
+    with remote.session(64) as session:
+        remote.generate(tokens(4), session=session, max_new_tokens=2, do_sample=False)
+        assert len({span.peer for span in session.route}) == remote.nodes
+        assert [span.start for span in session.route] == [0, *(span.stop for span in session.route[:-1])]
+        assert session.route[-1].stop == 8

@@ -1,0 +1,90 @@
+"""Nodes and p2pds die under running sessions; the tokens stay those of an undisturbed run."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from nectar.errors import NoRouteError
+
+from benchmarks.survival import plan, run
+
+KILLS = 20
+ERROR_WITHIN_S = 10.0
+
+
+def test_twenty_seeded_kills_cost_no_token_and_hang_nothing() -> None:
+    results = run(KILLS, seed=0)
+    assert len(results) == KILLS
+    assert [result for result in results if result.wrong or result.hung or result.error] == []
+    assert sum(result.repaired for result in results) >= KILLS - 2  # a signal may come as the last token leaves
+
+
+def test_the_plan_holds_every_kind_of_kill_and_both_phases() -> None:
+    kills = plan(KILLS, seed=0)
+    assert {(kill.target, kill.signal) for kill in kills} == {
+        (target, name) for target in ("node", "p2pd") for name in ("SIGKILL", "SIGSTOP")
+    }
+    assert {kill.hop for kill in kills} == {0, 1}
+    assert any(kill.token == 0 for kill in kills)
+    assert any(kill.token > 0 for kill in kills)
+    assert plan(KILLS, seed=0) == kills
+
+
+def test_without_a_replacement_the_error_names_the_blocks_and_a_new_node_resumes_the_session(
+    start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
+) -> None:
+    first = start_node("0:5")
+    second = start_node("5:8", first)
+    remote = connect(first.address)
+    with remote.session(128) as session:
+        text = remote.generate(tokens(16), session=session, max_new_tokens=8, do_sample=False)
+        second.kill()
+        killed_s = time.monotonic()
+        with pytest.raises(NoRouteError, match="5:8") as raised:
+            remote.generate(text, session=session, max_new_tokens=8, do_sample=False)
+        assert raised.value.missing == ((5, 8),)
+        assert time.monotonic() - killed_s < ERROR_WITHIN_S
+        session.patience_s = 120.0
+        late = threading.Thread(target=start_node, args=("4:8", first))
+        late.start()
+        out = remote.generate(text, session=session, max_new_tokens=8, do_sample=False)
+        late.join()
+        assert torch.equal(out, local.generate(tokens(16), max_new_tokens=16, do_sample=False))
+        assert session.repairs
+
+
+def test_a_node_that_leaves_hands_its_sessions_over_and_ends_by_itself(
+    start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
+) -> None:
+    first, second, third = start_node("0:4"), None, None
+    second, third = start_node("4:8", first), start_node("4:8", first)
+    remote = connect(first.address)
+    with remote.session(128) as session:
+        text = remote.generate(tokens(16), session=session, max_new_tokens=8, do_sample=False)
+        leaving = second if session.route[-1].peer == second.peer else third
+        leaving.process.terminate()
+        out = remote.generate(text, session=session, max_new_tokens=16, do_sample=False)
+        assert torch.equal(out, local.generate(tokens(16), max_new_tokens=24, do_sample=False))
+        deadline_s = time.monotonic() + 60
+        while leaving.alive and time.monotonic() < deadline_s:
+            out = remote.generate(out, session=session, max_new_tokens=1, do_sample=False)
+            time.sleep(0.2)
+        assert leaving.process.wait(timeout=30) == 0
+        assert session.route[-1].peer != leaving.peer
+
+
+def test_the_clients_own_p2pd_may_die(
+    start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
+) -> None:
+    import os
+    import signal
+
+    remote = connect(start_node("0:8").address)
+    with remote.session(128) as session:
+        text = remote.generate(tokens(16), session=session, max_new_tokens=8, do_sample=False)
+        os.kill(remote.connection.daemon_pid, signal.SIGKILL)
+        out = remote.generate(text, session=session, max_new_tokens=8, do_sample=False)
+        assert torch.equal(out, local.generate(tokens(16), max_new_tokens=16, do_sample=False))

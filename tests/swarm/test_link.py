@@ -1,0 +1,247 @@
+"""One link between two p2pds: sessions keep their order, bulk holds nobody back, and versions are agreed on."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from nectar_swarm import link as link_module
+from nectar_swarm.errors import WireError
+from nectar_swarm.frames import MAX_FRAME, Kind, encode
+from nectar_swarm.link import Link
+from nectar_swarm.messages import Hello, Ping
+
+Join = Callable[..., Awaitable[Any]]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+def received(party: Any, session: int) -> list[bytes]:
+    return [payload for _, number, _, payload in party.handler.messages if number == session]
+
+
+async def test_a_sessions_messages_stay_in_order_though_long_and_short_ones_mix(
+    join: Join, eventually: Eventually
+) -> None:
+    one, other = await join(), await join()
+    link, chance = await one.connect(other), random.Random(1)
+    sent: dict[int, list[bytes]] = {session: [] for session in range(1, 5)}
+    for number in range(120):
+        session = chance.randrange(1, 5)
+        size = chance.choice([0, 10, 1000, MAX_FRAME, MAX_FRAME + 1, 5 * MAX_FRAME])
+        sent[session].append(number.to_bytes(2, "big") + bytes(size))
+        link.send(session, Kind.STEP, sent[session][-1])
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await eventually(lambda: len(other.handler.messages) == 120)
+    assert {session: received(other, session) for session in sent} == sent
+
+
+async def test_both_directions_carry_at_once(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link = await one.connect(other)
+    other.handler.reply = lambda back, session, kind, payload: back.send(session, kind, payload)
+    sent = [bytes([number]) * (number * 10_000) for number in range(20)]
+    for payload in sent:
+        link.send(9, Kind.STEP, payload)
+    await eventually(lambda: len(one.handler.messages) == len(sent))
+    assert received(one, 9) == sent
+
+
+async def test_bulk_of_one_session_holds_back_no_short_message_of_another(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link = await one.connect(other)
+    bulk = bytes(200 * MAX_FRAME)
+    link.send(1, Kind.STEP, bulk)
+    await asyncio.sleep(0)  # the bulk is on its way
+    for _ in range(50):
+        link.send(2, Kind.STEP, b"short")
+    await eventually(lambda: len(other.handler.messages) == 51)
+    assert [session for _, session, _, _ in other.handler.messages] == [2] * 50 + [1]
+    assert received(other, 1) == [bulk]
+
+
+async def test_bulk_of_several_sessions_takes_turns(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link = await one.connect(other)
+    link.send(1, Kind.STEP, bytes(120 * MAX_FRAME))
+    link.send(2, Kind.STEP, bytes(10 * MAX_FRAME))
+    await eventually(lambda: len(other.handler.messages) == 2)
+    assert [session for _, session, _, _ in other.handler.messages] == [2, 1]
+
+
+async def test_short_messages_of_one_turn_leave_in_one_write(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link, writes = await one.connect(other), []
+    write = link._write
+    link._write = lambda data: (writes.append(data), write(data))  # type: ignore[assignment, func-returns-value]
+    for session in range(64):
+        link.send(session, Kind.STEP, b"short")
+    await eventually(lambda: len(other.handler.messages) == 64)
+    assert [data.count(b"short") for data in writes if b"short" in data] == [64]
+
+
+async def test_pings_are_answered_and_the_round_trip_measured(join: Join, eventually: Eventually) -> None:
+    one, other = await join(busy_ms=lambda: 77), await join()
+    link = await one.connect(other)
+    await link.measured.wait()
+    assert link.rtt_s is not None
+    assert 0 <= link.rtt_s < 30
+    assert other.peers.link(one.id).busy_ms == 77
+    assert not one.handler.messages
+    assert not other.handler.messages
+
+
+async def test_idle_links_live_on_by_heartbeats(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link = await one.connect(other)
+    before = link.received_bytes
+    await eventually(lambda: link.received_bytes > before + 200)
+    assert one.peers.link(other.id) is link
+    assert not one.handler.deaths
+
+
+async def test_the_delay_seam_delays_and_keeps_the_order(join: Join, eventually: Eventually) -> None:
+    one, other = await join(delay_s=0.2), await join()
+    loop = asyncio.get_running_loop()
+    link = await one.connect(other)
+    begun = loop.time()
+    for number in range(30):
+        link.send(1, Kind.STEP, bytes([number]) + bytes(MAX_FRAME if number % 3 == 0 else 0))
+    await eventually(lambda: len(other.handler.messages) == 30)
+    assert loop.time() - begun >= 0.2  # a delay is a lower bound on any machine
+    assert [payload[0] for payload in received(other, 1)] == list(range(30))
+
+
+async def test_what_was_sent_before_the_end_arrives(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link = await one.connect(other)
+    link.send(1, Kind.CLOSE)
+    link.close()
+    await eventually(lambda: other.handler.deaths)
+    assert [kind for _, _, kind, _ in other.handler.messages] == [Kind.CLOSE]
+
+
+async def test_a_closed_link_drops_what_is_sent(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link = await one.connect(other)
+    link.close()
+    link.send(1, Kind.STEP, b"late")
+    link.send(1, Kind.STEP, bytes(3 * MAX_FRAME))
+    await eventually(lambda: other.handler.deaths)
+    assert not other.handler.messages
+
+
+async def test_a_peer_that_reads_nothing_loses_its_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "MAX_BACKLOG", 8 << 20)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await asyncio.sleep(3600)
+
+    async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        link = Link(PEER, reader, writer)
+        for _ in range(32):
+            link.send(1, Kind.STEP, bytes(1 << 20))
+            await asyncio.sleep(0)
+        assert [message async for message in link.messages()] == []  # the stream has ended
+        assert link.held_bytes == 0
+        for waiting in writers:
+            waiting.close()
+
+
+# Greetings, against a peer that speaks byte by byte
+
+PEER: Any = "12D3KooWPQN2nxsbvcYhEFYhpiVLTYFM1vQxtaGJeWQSxEgBnbj2"
+
+
+class Sink:
+    """A writer whose transport takes everything."""
+
+    def __init__(self) -> None:
+        self.data, self.closed, self.transport = b"", False, self
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def drain(self) -> None:
+        pass
+
+
+def link_that_hears(*frames: list[bytes]) -> tuple[Link, Sink]:
+    reader, sink = asyncio.StreamReader(), Sink()
+    for frame in frames:
+        reader.feed_data(b"".join(frame))
+    reader.feed_eof()
+    return Link(PEER, reader, sink), sink  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("newest", [1, 2, 65535])
+async def test_the_newest_version_that_both_speak_is_used(newest: int) -> None:
+    link, sink = link_that_hears(encode(0, Kind.HELLO, Hello(1, newest).pack()))
+    await link.greet()
+    await asyncio.sleep(0)
+    assert link.version == 1
+    assert sink.data == encode(0, Kind.HELLO, Hello(1, 1).pack())[0]
+
+
+async def test_a_later_greeting_may_be_longer() -> None:
+    link, _ = link_that_hears(encode(0, Kind.HELLO, Hello(1, 2).pack() + b"features"))
+    await link.greet()
+    assert link.version == 1
+
+
+@pytest.mark.parametrize(("oldest", "newest"), [(2, 2), (2, 9), (0, 0), (2, 1)])
+async def test_a_peer_without_a_common_version_is_refused_with_who_must_upgrade(oldest: int, newest: int) -> None:
+    link, sink = link_that_hears(encode(0, Kind.HELLO, Hello(oldest, newest).pack()))
+    with pytest.raises(WireError, match="upgraded"):
+        await link.greet()
+    link.close()
+    assert sink.data == encode(0, Kind.HELLO, Hello(1, 1).pack())[0]  # so that it can tell its own side the same
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([], "without a greeting"),
+        ([encode(0, Kind.STEP, b"")], "instead of HELLO"),
+        ([encode(0, Kind.HELLO, b"\0")], "missing"),
+        ([[b"GET / HTTP/1.1\r\n\r\n"]], "at most"),
+    ],
+)
+async def test_who_does_not_greet_is_refused(frames: list[list[bytes]], message: str) -> None:
+    link, _ = link_that_hears(*frames)
+    with pytest.raises(WireError, match=message):
+        await link.greet()
+
+
+async def test_what_comes_with_the_greeting_is_kept() -> None:
+    link, _ = link_that_hears(encode(0, Kind.HELLO, Hello(1, 1).pack()), encode(5, Kind.STEP, b"early"))
+    await link.greet()
+    assert [message async for message in link.messages()] == [(5, Kind.STEP, b"early")]
+
+
+@pytest.mark.parametrize("kind", [Kind.PING, Kind.PONG])
+async def test_a_malformed_heartbeat_breaks_the_protocol(kind: Kind) -> None:
+    link, _ = link_that_hears(encode(0, kind, b"short"))
+    with pytest.raises(WireError):
+        _ = [message async for message in link.messages()]
+
+
+async def test_a_ping_comes_back_as_it_was() -> None:
+    link, sink = link_that_hears(encode(0, Kind.PING, ping := Ping(123, 45).pack()))
+    assert [message async for message in link.messages()] == []
+    await asyncio.sleep(0)
+    assert sink.data == encode(0, Kind.PONG, ping)[0]
+    assert link.busy_ms == 45
