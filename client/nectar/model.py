@@ -10,7 +10,8 @@ from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
 from nectar_swarm.host import PeerAddress
-from nectar_swarm.source import open_source
+from nectar_swarm.quiet import quiet_transformers
+from nectar_swarm.source import GENERATION_CONFIG, open_source
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -152,17 +153,18 @@ def _load(checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype) -> Any:
     """The model without its blocks: only tensors outside them are read. Raises CheckpointError."""
     keys = [key for key in checkpoint.weight_map if anatomy.block_of(key) is None]
     base = MODEL_FOR_CAUSAL_LM_MAPPING[type(anatomy.config)]
-    model, info = _distributed_class(base).from_pretrained(
-        None,
-        anatomy.returns_tuple,
-        config=anatomy.config,
-        state_dict=checkpoint.lazy(keys),
-        dtype=dtype,
-        ignore_mismatched_sizes=True,  # they are refused below, by name
-        output_loading_info=True,
-    )
-    if wrong := info["mismatched_keys"]:
-        raise CheckpointError(f"{checkpoint.source.name} does not fit its own configuration: {sorted(wrong)[:3]}")
+    with quiet_transformers():
+        model, info = _distributed_class(base).from_pretrained(
+            None,
+            anatomy.returns_tuple,
+            config=anatomy.config,
+            state_dict=checkpoint.lazy(keys),
+            dtype=dtype,
+            output_loading_info=True,
+        )
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"{checkpoint.source.name} lacks {len(missing)} tensors: {', '.join(missing[:3])}")
+    folder = checkpoint.source.folder
+    if (folder / GENERATION_CONFIG).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()

@@ -84,6 +84,7 @@ def run_sentence(prompt: str, nodes: list[NodeProcess], console: Console) -> Out
     import torch
     from nectar.connection import Connection
     from nectar.model import AutoDistributedModelForCausalLM
+    from nectar_swarm.quiet import quiet_transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
@@ -92,7 +93,8 @@ def run_sentence(prompt: str, nodes: list[NodeProcess], console: Console) -> Out
     if not ids.shape[1]:
         raise DemoError("the prompt is empty; give a few words with --prompt")
     settings = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
-    local = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER, dtype=torch.float32).eval()
+    with quiet_transformers():
+        local = AutoModelForCausalLM.from_pretrained(MODEL_FOLDER, dtype=torch.float32).eval()
     local.generate(ids, max_new_tokens=WARM_UP, do_sample=False)
     started_s = time.perf_counter()
     expected = local.generate(ids, **settings)

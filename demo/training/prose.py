@@ -32,8 +32,8 @@ _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Mr|Dr|resp|approx|incl|
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z_])")
 _PLAIN_WORD = re.compile(r"^[\"'(]*[A-Za-z]+(?:[-'/][A-Za-z]+)*[\"')]*[.,;:!?]*[\"')]*$")
 _UNWANTED = re.compile(
-    r"https?:|www\.|\S+@\S+|copyright|warrant|licen[sc]e|XXX|FIXME|TODO|>>>|\.\.\.|[{}<>|=\\~^#$%+*@`]"
-    r"|\[|\]|--|\b(?:[Bb]ug|[Ii]ssue|SF|bpo|gh-|RFC|PEP|[Pp]atch)\W*\d|\d\d+\.\d|\(\)\s*:|\w+\([^)]*,"
+    r"https?:|www\.|copyright|warrant|licen[sc]e|XXX|FIXME|TODO|>>>|\.\.\.|[{}<>|=\\~^#$%+*@`]"
+    r"|\[|\]|--|\b(?:[Bb]ug|[Ii]ssue|SF|bpo|gh-|RFC|PEP|[Pp]atch)\W*\d|\d\d+\.\d|\(\)\s*:|\w\([^)]*,"
     r"|Changed in version|New in version|noqa|pylint|type: ignore|^See (?:also )?\S+\.$|\s[.,:;]"
     r"|\b(?:to|is|are|like|as|with|by|of|follows|the|a|an|and|or|for|in|on)\.$",
     re.IGNORECASE,

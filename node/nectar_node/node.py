@@ -18,6 +18,7 @@ from nectar_protocol.identity import Identity, PeerID, peer_id
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.directory import LIFE_MS, REFRESH_S, Directory
+from nectar_swarm.errors import SwarmError
 from nectar_swarm.host import Host, Listen, PeerAddress
 from nectar_swarm.keyfile import hold_key, load_or_create_key
 from nectar_swarm.source import LocalFolder, Source, open_source
@@ -101,23 +102,31 @@ class Node:
         self._speed = Speed()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve; begin again with the loaded blocks if p2pd ends under us."""
+        """Serve; begin again with the loaded blocks if p2pd ends under us, however often it takes."""
         with hold_key(self.settings.key_file):
             while not stop.is_set():
-                host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
                 try:
-                    directory = await Directory.join(
-                        host, self._peers, alone=self._span is not None, allowed=self.settings.allowed
-                    )
-                    try:
-                        await self._serve(host, directory, stop)
-                    finally:
-                        await directory.close()
-                finally:
-                    await host.close()
+                    await self._run_once(stop)
+                except SwarmError as error:
+                    if self._span is None:
+                        raise
+                    log.warning("cannot come back yet: %s", error)
                 if not stop.is_set():
                     log.warning("the libp2p daemon has ended; starting it again")
-                    await asyncio.sleep(RESTART_S)
+                    await _first_of(stop.wait(), timeout_s=RESTART_S)
+
+    async def _run_once(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set or p2pd ends."""
+        host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
+        try:
+            alone = self._span is not None  # after a restart, peers may be found later
+            directory = await Directory.join(host, self._peers, alone=alone, allowed=self.settings.allowed)
+            try:
+                await self._serve(host, directory, stop)
+            finally:
+                await directory.close()
+        finally:
+            await host.close()
 
     async def _serve(self, host: Host, directory: Directory, stop: asyncio.Event) -> None:
         """Until `stop` is set, or p2pd ends."""
@@ -213,7 +222,7 @@ class Node:
     ) -> None:
         announcement = self._announcement(addresses, span.start, span.stop, state)
         if not await directory.announce(announcement):
-            log.warning("no peer of the directory kept our announcement")
+            log.info("no peer of the directory kept our announcement")
 
     def _announcement(self, addresses: tuple[Address, ...], start: int, stop: int, state: NodeState) -> Announcement:
         now_ms = time.time_ns() // 1_000_000

@@ -16,11 +16,11 @@ import torch
 from nectar_swarm.anatomy import Anatomy, find_stack
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.progress import byte_bar
+from nectar_swarm.quiet import quiet_transformers
 from torch import nn
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import Cache, DummyLayer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
-from transformers.utils import logging as transformers_logging
 
 from nectar_node.errors import SpanError
 
@@ -186,7 +186,7 @@ def _load(
     if not keys:
         raise SpanError(f"{name} holds no tensors of blocks [{start}, {stop})")
     total = sum(anatomy.block_parameters[start:stop]) * dtype.itemsize
-    with byte_bar(f"loading blocks {start}:{stop}", total) as advance, _quiet_loader():
+    with byte_bar(f"loading blocks {start}:{stop}", total) as advance, quiet_transformers():
         state = {keys[key]: tensor for key, tensor in checkpoint.lazy(keys, advance).items()}
         try:
             model, info = _span_class(MODEL_MAPPING[type(anatomy.config)], start, stop).from_pretrained(
@@ -216,18 +216,3 @@ def _restore(key: str, anatomy: Anatomy, start: int, example: str) -> str:
     prefix = example.partition(f"{anatomy.stack}.{other}.")[0]
     rest = key.partition(f"{anatomy.stack}.{number}.")[2]
     return f"{prefix}{anatomy.stack}.{number + start}.{rest}"
-
-
-class _quiet_loader:
-    """Keeps Transformers' own loading bar and report away, which would appear beside ours."""
-
-    def __enter__(self) -> None:
-        self._bar = transformers_logging.is_progress_bar_enabled()
-        self._verbosity = transformers_logging.get_verbosity()
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
-
-    def __exit__(self, *exception: object) -> None:
-        transformers_logging.set_verbosity(self._verbosity)
-        if self._bar:
-            transformers_logging.enable_progress_bar()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from hivemind.dht.node import DHTNode
+from hivemind.dht.routing import DHTID
 from hivemind.p2p import PeerID as LibP2PPeerID
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.errors import ProtocolError
@@ -50,13 +51,15 @@ class Directory:
         try:
             dht = await DHTNode.create(
                 p2p=host.p2p,
+                # The same after a restart, or routing tables would list us twice.
+                node_id=DHTID.generate(source=host.peer_id),
                 initial_peers=[str(peer) for peer in met],
                 client_mode=reader,
                 record_validator=AnnouncementValidator(allowed),
                 cache_locally=False,
                 cache_nearest=0,
                 cache_on_store=False,
-                ensure_bootstrap_success=bool(met),
+                ensure_bootstrap_success=bool(met) and not alone,
                 strict=False,
             )
         except Exception as error:  # hivemind raises RuntimeError and plain exceptions of p2pd

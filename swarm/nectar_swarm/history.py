@@ -45,8 +45,8 @@ class History:
     def after(self, sent: int, settled: int) -> Iterator[Step]:
         """What a successor that has the steps up to `sent` still needs.
 
-        Steps up to `settled` come merged, at most 512 tokens at once, in the order that the rows had by then; newer ones
-        as they were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
+        Steps up to `settled` come merged, at most 512 tokens at once, in the order that the rows had by then; newer
+        ones as they were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
         """
         settled = min(settled, self.last)
         start = bisect(self.steps, sent, key=lambda step: step.last)

@@ -102,7 +102,11 @@ class Host:
     async def addresses(self) -> tuple[Address, ...]:
         """What others can dial, the most useful first: no loopback when there is anything else, TCP only."""
         found = []
-        for maddr in await self.p2p.get_visible_maddrs(latest=True):
+        try:
+            visible = await self.p2p.get_visible_maddrs(latest=True)
+        except ValueError:  # a peer that does not listen has none
+            return ()
+        for maddr in visible:
             with contextlib.suppress(ProtocolError):
                 found.append(split_multiaddr(str(maddr))[0])
         found = sorted(dict.fromkeys(found), key=lambda a: (a.ip.is_loopback, a.relay is not None, a.ip.version))

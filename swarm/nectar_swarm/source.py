@@ -22,6 +22,7 @@ from nectar_swarm.digests import cache_folder, file_sha256
 from nectar_swarm.errors import CheckpointError
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TOKENIZER_FILES = (
@@ -152,6 +153,8 @@ class HubRepository:
         weights = weight_files(self._fetch(INDEX) if INDEX in files else None)
         if missing := [name for name in weights if name not in files]:
             raise CheckpointError(f"{self.name} lacks {missing[0]}, which its index names")
+        if GENERATION_CONFIG in files:  # beside the manifest: defaults of generate(), which change no hidden state
+            self._fetch(GENERATION_CONFIG)
         names = [CONFIG, *tokenizer_files(files), *weights]
         return _manifest_of(self.name, (self._entry(files[name]) for name in names))
 

@@ -42,7 +42,8 @@ class LocalSession:
 
     def _blocks(self, hidden: torch.Tensor) -> torch.Tensor:
         owner, stack = find_stack(self.whole.base_model)
-        blocks, seen = getattr(owner, stack), {}
+        blocks = getattr(owner, stack)
+        seen: dict[str, Any] = {}
         inject = blocks[0].register_forward_pre_hook(
             lambda module, args, kwargs: (
                 ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from nectar import session as session_module
+from nectar.connection import Effort
 from nectar.errors import NoRouteError, RequestError, SessionError
 from nectar.loop import LoopThread
 from nectar.routing import Candidate
@@ -101,6 +102,7 @@ class Network:
         self.thread = LoopThread("network")
         self.nodes: dict[PeerID, Node] = {}
         self.sessions: list[Session] = []
+        self.aside: set[PeerID] = set()
 
     def join(self, candidate: Candidate) -> Node:
         self.nodes[candidate.peer] = node = Node(self, candidate)
@@ -145,12 +147,15 @@ class Network:
         node = self.nodes.get(peer)
         return self.link(node) if node and node.alive else None
 
-    async def candidates(self, model: ModelID, effort: object) -> list[Candidate]:
-        return [node.candidate for node in self.nodes.values() if node.alive and not node.refuses]
+    async def candidates(self, model: ModelID, effort: Effort) -> list[Candidate]:
+        willing = [node.candidate for node in self.nodes.values() if node.alive and not node.refuses]
+        return [one for one in willing if effort is Effort.FORGIVE or one.peer not in self.aside]
 
-    def set_aside(self, peer: PeerID) -> None: ...
+    def set_aside(self, peer: PeerID) -> None:
+        self.aside.add(peer)
 
-    def trust_again(self, peer: PeerID) -> None: ...
+    def trust_again(self, peer: PeerID) -> None:
+        self.aside.discard(peer)
 
 
 async def _nothing() -> None: ...

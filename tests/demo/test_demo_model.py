@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,11 @@ def prompts() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def continuations(prompts: list[str]) -> list[str]:
-    return list(training("sample").continue_text(prompts, MODEL, NEW_TOKENS))
+def continuations(prompts: list[str]) -> Iterator[list[str]]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # More threads only slow a model of this size down.
+    yield list(training("sample").continue_text(prompts, MODEL, NEW_TOKENS))
+    torch.set_num_threads(threads)
 
 
 def test_model_folder_is_under_eight_megabytes() -> None:

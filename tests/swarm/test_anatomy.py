@@ -26,7 +26,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, int]] = {
 }
 PREFIXES = {"layers": "model.layers", "h": "transformer.h"}
 
-NO_DECODERS = {
+NO_DECODERS: dict[str, dict[str, Any]] = {
     "ViT": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32},
     "ResNet": {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]},
     "T5": {"vocab_size": 64, "d_model": 32, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_heads": 2},

@@ -74,7 +74,7 @@ async def test_short_messages_of_one_turn_leave_in_one_write(join: Join, eventua
     one, other = await join(), await join()
     link, writes = await one.connect(other), []
     write = link._write
-    link._write = lambda data: (writes.append(data), write(data))  # type: ignore[assignment, func-returns-value]
+    link._write = lambda data: (writes.append(data), write(data))  # type: ignore[func-returns-value]
     for session in range(64):
         link.send(session, Kind.STEP, b"short")
     await eventually(lambda: len(other.handler.messages) == 64)

@@ -1,5 +1,6 @@
 """Every message reads back as it was written, and bytes that are no message raise MalformedError or its like."""
 
+import contextlib
 import ipaddress
 import json
 from dataclasses import replace
@@ -139,8 +140,7 @@ def test_a_text_is_cut_between_characters() -> None:
 
 def test_a_status_of_long_texts_can_be_sent() -> None:
     status = Status(1, 2, 3, 4, *("é" * 2000 for _ in range(5)))
-    assert Status.unpack(status.pack()) == replace(status, **dict.fromkeys(
-        ("name", "model", "device", "dtype", "version"), "é" * (MAX_TEXT // 2)))  # fmt: skip
+    assert Status.unpack(status.pack()) == Status(1, 2, 3, 4, *("é" * (MAX_TEXT // 2) for _ in range(5)))
 
 
 def test_a_later_version_may_append_to_a_greeting_and_a_status() -> None:
@@ -171,7 +171,8 @@ def test_a_damaged_message_raises_nothing_but_a_protocol_error(
         damaged[place] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(damaged)))
     for candidate in (bytes(damaged), bytes(damaged[:cut]), bytes(damaged) + b"\0"):
-        for kind in (reader, type(message)):
+        kinds: tuple[Any, ...] = (reader, type(message))
+        for kind in kinds:
             try:
                 kind.unpack(candidate)
             except ProtocolError:
@@ -180,10 +181,8 @@ def test_a_damaged_message_raises_nothing_but_a_protocol_error(
 
 @given(st.binary(max_size=200), st.sampled_from(list(MESSAGES.values())))
 def test_random_bytes_raise_nothing_but_a_protocol_error(data: bytes, reader: Any) -> None:
-    try:
+    with contextlib.suppress(ProtocolError):
         reader.unpack(data)
-    except ProtocolError:
-        pass
 
 
 @given(messages.filter(lambda message: not isinstance(message, Hello | Status)), st.binary(min_size=1, max_size=3))

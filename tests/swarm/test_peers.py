@@ -33,8 +33,8 @@ async def test_both_may_dial_at_once(join: Join, eventually: Eventually) -> None
     for number in range(20):
         there.send(1, Kind.STEP, bytes([number]))
         back.send(1, Kind.STEP, bytes([number]))
+    await eventually(lambda: len(one.handler.messages) == len(other.handler.messages) == 20)
     for party in (one, other):
-        await eventually(lambda party=party: len(party.handler.messages) == 20)
         assert [payload[0] for _, _, _, payload in party.handler.messages] == list(range(20))
     os.kill(other.host.daemon_pid, signal.SIGKILL)
     await eventually(lambda: one.handler.deaths and other.handler.deaths)
@@ -105,6 +105,7 @@ async def test_a_stranger_is_not_dialled(join: Join) -> None:
         b"\0\0\0\0" + bytes(8) + b"\x63\0",
         b"".join(encode(1, Kind.STEP, b"fine")) + b"\xff" * 14,
     ],
+    ids=["too long a frame", "a malformed ping", "an unknown kind", "nonsense after a good message"],
 )
 async def test_a_peer_that_breaks_the_protocol_loses_its_link_and_others_live(
     join: Join, eventually: Eventually, wrong: bytes

@@ -29,9 +29,7 @@ def first_shard(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["llama_shards", "llama_single"])
-def test_copies_in_other_folders_are_the_same_model(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_copies_in_other_folders_are_the_same_model(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder = request.getfixturevalue(kind)
     copy = shutil.copytree(folder, tmp_path / "elsewhere")
     assert open_source(str(copy)).manifest == open_source(str(folder)).manifest

@@ -14,7 +14,7 @@ stderr = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """A line of progress for people."""
-    stderr.print(text, markup=False)
+    stderr.print(text, markup=False, soft_wrap=True)
 
 
 def emit(**fields: Any) -> None:

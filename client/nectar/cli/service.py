@@ -38,5 +38,5 @@ def serve(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *, until_eo
 
 
 def _exit_at_eof() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)
     os._exit(0)
