@@ -160,8 +160,11 @@ def _load(checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype) -> Any:
             config=anatomy.config,
             state_dict=checkpoint.lazy(keys),
             dtype=dtype,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
         )
+    if wrong := info["mismatched_keys"]:
+        raise CheckpointError(f"{checkpoint.source.name} does not fit its own configuration: {sorted(wrong)[:3]}")
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"{checkpoint.source.name} lacks {len(missing)} tensors: {', '.join(missing[:3])}")
     folder = checkpoint.source.folder

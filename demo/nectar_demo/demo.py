@@ -22,6 +22,7 @@ NODES = (("ada", "0:4"), ("ben", "4:8"), ("cleo", "2:8"))
 NEW_TOKENS = 72
 KILL_AT = 24
 WARM_UP = 8
+PICTURE_WIDTH = 104
 
 Route = list[dict[str, Any]]
 
@@ -41,9 +42,14 @@ class Outcome:
     local_tokens_per_s: float
 
 
-def run_demo(prompt: str, *, keep: bool, as_json: bool) -> None:
-    """Raises DemoError if a node does not start; leaves no process behind, whatever happens."""
+def run_demo(prompt: str, *, keep: bool = False, as_json: bool = False, picture: Path | None = None) -> None:
+    """Raises DemoError if a node does not start; leaves no process behind, whatever happens.
+
+    `picture` is where to save what was on the screen, as SVG.
+    """
     console = Console(stderr=True, highlight=False) if as_json else stdout
+    if picture is not None:
+        console = Console(highlight=False, record=True, width=PICTURE_WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="nectar-demo-"))
     nodes: list[NodeProcess] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -53,7 +59,9 @@ def run_demo(prompt: str, *, keep: bool, as_json: bool) -> None:
         if as_json:
             emit(**asdict(outcome))
         else:
-            console.print(draw(outcome, nodes))
+            console.print(draw(outcome))
+        if picture is not None:
+            console.save_svg(str(picture), title="nectar demo")
         if keep:
             wait_for_interrupt(nodes, console)
     finally:
@@ -173,7 +181,7 @@ class Show:
         return len(usual) / sum(usual)
 
 
-def draw(outcome: Outcome, nodes: list[NodeProcess]) -> Table:
+def draw(outcome: Outcome) -> Table:
     """The figures of this run."""
 
     def through(route: Route) -> str:

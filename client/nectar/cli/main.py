@@ -95,6 +95,13 @@ def run() -> None:
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         code = INTERRUPTED
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing.startswith("nectar"):
+            raise
+        part = "node" if "node" in sys.argv[1:2] else "client"
+        report(f"{missing} is not installed; install this part with: pip install 'nectar-swarm[{part}]'", FAULTY, as_json)
+        code = FAULTY
     except Exception as error:
         known = exit_code(error)
         if known is None:
