@@ -1,7 +1,7 @@
 """This process's place in a swarm as a client: links, the directory, and who is set aside for a while.
 
-Its identity on the network is thrown away with it, so that nodes cannot tell users apart. Everything runs in the loop
-of a thread of its own; methods without `async` may be called from any other thread.
+Its identity on the network is thrown away with it, unless a key is given, so that nodes cannot tell users apart.
+Everything runs in the loop of a thread of its own; methods without `async` may be called from any other thread.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import PeerID, PublicKey, peer_id
@@ -21,6 +22,7 @@ from nectar_swarm.directory import REFRESH_S, Directory
 from nectar_swarm.errors import SwarmError, UnreachableError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.keyfile import load_key
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Status
 from nectar_swarm.peers import Peers
@@ -28,14 +30,21 @@ from nectar_swarm.peers import Peers
 from nectar.loop import LoopThread
 from nectar.routing import Candidate
 
-if TYPE_CHECKING:
-    from nectar.session import Session
-
 MEET_S = 2.0
 MAX_MET = 32
 ASIDE_S, MAX_ASIDE_S = 1.0, 60.0
 FRESH_S = 0.5
 Result = TypeVar("Result")
+
+
+class Listener(Protocol):
+    """A session, as its connection sees it. All methods run in the loop and must not block."""
+
+    def on_message(self, link: Link, kind: Kind, payload: bytes) -> None: ...
+
+    def on_dead(self, peer: PeerID, reason: str) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 class Effort(IntEnum):
@@ -55,16 +64,20 @@ class Connection:
     """Made by `Connection.open`, which raises UnreachableError or HostError; ended by `close`."""
 
     def __init__(
-        self, initial_peers: Sequence[PeerAddress], allowed: frozenset[PeerID] | None, link_delay_s: float
+        self,
+        initial_peers: Sequence[PeerAddress],
+        allowed: frozenset[PeerID] | None = None,
+        key_file: Path | None = None,
+        link_delay_s: float = 0.0,
     ) -> None:
         self.initial_peers = tuple(initial_peers)
-        self._allowed, self._link_delay_s = allowed, link_delay_s
+        self._allowed, self._key_file, self._link_delay_s = allowed, key_file, link_delay_s
         self._thread = LoopThread("nectar")
         self._lock = asyncio.Lock()
         self._host: Host | None = None
         self._directory: Directory | None = None
         self._peers: Peers | None = None
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, Listener] = {}
         self._asked: dict[int, asyncio.Future[Status]] = {}
         self._known: dict[ModelID, tuple[float, dict[PublicKey, Announcement]]] = {}
         self._aside: dict[PeerID, tuple[float, int]] = {}  # until when, and how many times in a row
@@ -76,12 +89,16 @@ class Connection:
         initial_peers: Sequence[str | PeerAddress],
         *,
         allowed: frozenset[PeerID] | None = None,
+        key_file: Path | None = None,
         link_delay_s: float = 0.0,
     ) -> "Connection":
+        """Join the swarm of `initial_peers`. `key_file` gives an identity that lasts, for swarms with an allow-list."""
         peers = [PeerAddress.parse(peer) if isinstance(peer, str) else peer for peer in initial_peers]
         if not peers:
             raise UnreachableError("no initial peers: give the address that a node prints when it starts")
-        connection = cls(peers, allowed, link_delay_s)
+        if key_file is not None:
+            load_key(key_file)  # a clear error before p2pd is asked
+        connection = cls(peers, allowed, key_file, link_delay_s)
         try:
             connection.run(connection._ensure_alive())
         except BaseException:
@@ -114,7 +131,7 @@ class Connection:
 
     # Sessions
 
-    def add(self, session: "Session") -> int:
+    def add(self, session: Listener) -> int:
         number = secrets.randbits(63)
         self._sessions[number] = session
         return number
@@ -163,12 +180,16 @@ class Connection:
             for node in await self.nodes(model, fresh=effort >= Effort.LOOK_AGAIN)
             if node.state is NodeState.SERVING
             and (effort >= Effort.FORGIVE or self._aside.get(peer_id(node.node), (0.0, 0))[0] <= now_s)
-            and (effort > Effort.AT_HAND or self.present_link(peer_id(node.node)) is not None)
+            and (effort > Effort.AT_HAND or self._at_hand(peer_id(node.node)))
         ]
         # The fastest first, if there are more than we want to hold links to.
         nodes = sorted(nodes, key=lambda node: node.decode_us / (node.stop - node.start))[:MAX_MET]
         met = await asyncio.gather(*(self._meet(node) for node in nodes))
         return [candidate for candidate in met if candidate is not None]
+
+    def _at_hand(self, peer: PeerID) -> bool:
+        link = self.present_link(peer)
+        return link is not None and not link.suspected
 
     async def _meet(self, node: Announcement) -> Candidate | None:
         peer = peer_id(node.node)
@@ -211,7 +232,7 @@ class Connection:
                 return self._peers
             if self._peers is not None:
                 await self._leave()
-            self._host = await Host.start()
+            self._host = await Host.start(key_file=self._key_file)
             try:
                 self._directory = await Directory.join(
                     self._host, self._meeting_points(), reader=True, allowed=self._allowed

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,20 +42,24 @@ class AutoDistributedModelForCausalLM:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         allowed_peers: Sequence[PeerID] | None = None,
+        key_file: Path | None = None,
         patience_s: float = PATIENCE_S,
     ) -> Any:
         """A Transformers causal LM of the model's own family, connected to a swarm.
 
-        `name` is a folder or a hub repository; `initial_peers` are the addresses that nodes print, or give an open
-        `connection`; `patience_s` is how long a session waits when nobody serves some of its blocks. Raises
-        CheckpointError, UnsupportedModelError or UnreachableError.
+        `name` is a folder or a hub repository. `initial_peers` are the addresses that nodes print, or give an open
+        `connection`. `allowed_peers` are the only ones to talk to; `key_file` gives this client an identity that
+        lasts, for swarms that have such a list themselves. `patience_s` is how long a session waits when nobody
+        serves some of its blocks. Raises CheckpointError, UnsupportedModelError, UnreachableError or RequestError.
         """
         source = open_source(name, revision)
         anatomy = examine(load_config(source))
         model = _load(Checkpoint(source), anatomy, dtype).to(device)
+        if connection is not None and (initial_peers or allowed_peers is not None or key_file is not None):
+            raise RequestError("give either a connection, or what to make one from")
         if connection is None:
             allowed = None if allowed_peers is None else frozenset(allowed_peers)
-            connection = shared_connection(initial_peers, allowed=allowed)
+            connection = shared_connection(initial_peers, allowed=allowed, key_file=key_file)
         model.attach(connection, source.manifest.model_id, patience_s)
         return model
 

@@ -1,4 +1,4 @@
-"""One session: a generation's steps through a route of nodes, and the route's repair when a node is lost.
+"""One session: a generation's steps through a route of nodes.
 
 The client is the first node's predecessor and keeps what it sent, as every node does; that is what a replacement is
 given. After a repair every survivor is told its neighbours anew and sends again whatever has not been answered:
@@ -6,56 +6,28 @@ steps are numbered, so that what a node has already is dropped. docs/protocol.md
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
 import torch
 from nectar_protocol.errors import MalformedError
 from nectar_protocol.identity import PeerID
 from nectar_protocol.manifest import ModelID
-from nectar_swarm.errors import SwarmError
 from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, ErrorCode, Open, Routed, Step
+from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
 
-from nectar.connection import Connection, Effort
-from nectar.errors import ClientError, NoRouteError, RequestError, SessionError
-from nectar.route import Hop, Route
-from nectar.routing import Candidate
+from nectar.connection import Connection
+from nectar.errors import RequestError, SessionError
+from nectar.keeper import Repair, RouteKeeper, Span
+from nectar.route import Hop
 
 PATIENCE_S = 6.0  # with three seconds to notice a silent peer, an error comes within ten
-ROUTED_S = 6.0
-RETRY_S = 0.2
 STALL_CHECK_S = 1.0
 STALL_S = 15.0  # no answer for so long while no node computes: something was lost that must be sent again
 MAX_STALLS = 3
-HUNG_MS = 600_000
 MAX_STEP_BYTES = 48 << 20
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Blocks [start, stop) on one node of a session's route."""
-
-    peer: PeerID
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Repair:
-    """One change of a route: what was lost and why, the route before and after, and how long it took."""
-
-    lost: tuple[str, ...]
-    before: tuple[Span, ...]
-    after: tuple[Span, ...]
-    seconds: float
 
 
 class Session:
@@ -76,25 +48,26 @@ class Session:
         if max_length < 1:
             raise RequestError(f"max_length must be at least 1, not {max_length}")
         self.max_length, self.patience_s = max_length, patience_s
-        self.repairs: list[Repair] = []
         self.pads: tuple[int, ...] = ()
         self.token_ids: torch.Tensor | None = None  # what the KV holds, if `generate` filled it
         self.position = 0
         self._connection, self._model, self._dtype = connection, model, dtype
         self._number = connection.add(self)
-        self._route = Route(blocks)
+        self._keeper = RouteKeeper(connection, self._number, model, blocks, self._opening)
         self._history = History()
         self._last = self._answered = self._sent = 0
         self._answer: asyncio.Future[Step] | None = None
-        self._news = asyncio.Event()  # an answer, a confirmation, or trouble
-        self._broken = False  # the route must be mended before anything goes on
-        self._reasons: list[str] = []
         self._closed = False
 
     @property
     def route(self) -> tuple[Span, ...]:
         """The nodes that this session runs through; empty before its first step."""
-        return tuple(Span(hop.peer, hop.start, hop.stop) for hop in self._route.hops)
+        return self._keeper.spans
+
+    @property
+    def repairs(self) -> list[Repair]:
+        """The changes of its route so far."""
+        return self._keeper.repairs
 
     def __enter__(self) -> "Session":
         return self
@@ -149,174 +122,54 @@ class Session:
         stalls = 0
         try:
             while not self._answer.done():
-                await self._ensure_route()
+                if await self._keeper.ensure(self._last, self._answered, self.patience_s):
+                    self._sent = self._answered if self._keeper.route.hops[0].whole else 0
                 self._pump()
                 await self._wait_for_answer()
-                if not self._answer.done() and not self._broken:
+                if not self._answer.done() and not self._keeper.broken:
                     stalls += 1
                     if stalls >= MAX_STALLS:
                         raise SessionError(
                             f"no answer for {stalls * STALL_S:.0f} s, though all nodes of the route live"
                         )
-                    self._note("no answer; sending again what was not answered")
+                    self._keeper.note("no answer; sending again what was not answered")
             step = self._answer.result()
         finally:
             self._answer = None
         self._answered = step.last
-        self._route.settle(step.last)
+        self._keeper.route.settle(step.last)
         return step.hidden
 
     async def _wait_for_answer(self) -> None:
         """Return with an answer, with a broken route, or when nothing has happened for too long."""
         assert self._answer is not None
-        idle_s = 0.0
-        while not self._answer.done() and not self._broken and idle_s < STALL_S:
-            self._news.clear()
+        keeper, idle_s = self._keeper, 0.0
+        while not self._answer.done() and not keeper.broken and idle_s < STALL_S:
+            keeper.news.clear()
             try:
                 async with asyncio.timeout(STALL_CHECK_S):
-                    await self._news.wait()
+                    await keeper.news.wait()
             except TimeoutError:
-                idle_s = 0.0 if self._anyone_computes() else idle_s + STALL_CHECK_S
-
-    def _anyone_computes(self) -> bool:
-        computing = False
-        for hop in self._route.hops:
-            link = self._connection.present_link(hop.peer)
-            if link is not None and link.busy_ms > HUNG_MS:
-                self._fail(hop, f"has computed for {link.busy_ms / 60_000:.0f} minutes")
-            computing = computing or (link is not None and link.busy_ms > 0)
-        return computing
+                idle_s = 0.0 if keeper.check_computing() else idle_s + STALL_CHECK_S
 
     def _pump(self) -> None:
-        first = self._connection.present_link(self._route.hops[0].peer)
-        if first is None:
-            self._fail(self._route.hops[0], "has closed its link")
+        """Send the first node all that it has not been given."""
+        hop = self._keeper.route.hops[0]
+        link = self._connection.present_link(hop.peer)
+        if link is None:
+            self._keeper.fail(hop, "has closed its link")
             return
         for step in self._history.after(self._sent, self._answered):
-            first.send(self._number, Kind.STEP, step.pack())
+            link.send(self._number, Kind.STEP, step.pack())
             self._sent = step.last
 
-    # The route
-
-    async def _ensure_route(self) -> None:
-        """Return with a whole route. Raises NoRouteError or SessionError when patience is over."""
-        if self._route.complete and not self._broken:
-            if any(hop.leaving for hop in self._route.hops):
-                await self._move_on()
-            return
-        started_s, before = time.monotonic(), self.route
-        effort = Effort.AT_HAND if before else Effort.MEET
-        failure: Exception = SessionError("no node answered")
-        try:
-            async with asyncio.timeout(self.patience_s):
-                while True:
-                    try:
-                        await self._mend(effort)
-                        break
-                    except (ClientError, SwarmError) as error:
-                        failure = error
-                    if effort is Effort.FORGIVE:
-                        await asyncio.sleep(RETRY_S)
-                    effort = Effort(min(effort + 1, Effort.FORGIVE))
-        except TimeoutError as error:
-            raise self._final(failure) from error
-        if before:
-            self.repairs.append(Repair(tuple(self._reasons), before, self.route, time.monotonic() - started_s))
-        self._reasons.clear()
-
-    async def _move_on(self) -> None:
-        """Replace nodes that said they will leave, if others can do their work; else stay until they go."""
-        leaving = [hop for hop in self._route.hops if hop.leaving]
-        for hop in leaving:
-            hop.failed = True
-        try:
-            self._replace(await self._connection.candidates(self._model, Effort.LOOK_AGAIN))
-        except (ClientError, SwarmError):
-            for hop in leaving:
-                hop.failed = hop.leaving = False
-            return
-        for hop in leaving:
-            self._note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) leaves")
-        await self._ensure_route()
-
-    async def _mend(self, effort: Effort) -> None:
-        """One attempt at a whole route, confirmed by all its hops. Raises ClientError or SwarmError."""
-        self._broken = False
-        for hop in self._route.hops:
-            hop.failed = hop.failed or self._connection.present_link(hop.peer) is None
-        if not self._route.complete:
-            self._replace(await self._connection.candidates(self._model, effort))
-        self._route.generation += 1
-        self._give_places()
-        await self._wait_until_routed()
-        # In the first generation the answer to the present step proves all hops whole; later one only the next does,
-        # since the present one may have been on its way behind the hop that was replaced.
-        self._route.prove_by(self._last if self._route.generation == 1 else self._last + 1)
-        self._sent = self._answered if self._route.hops[0].whole else 0
-        for hop in self._route.hops:
-            self._connection.trust_again(hop.peer)
-
-    def _replace(self, candidates: Sequence[Candidate]) -> None:
-        """Fill the route's gaps, and close the session on nodes that are no longer in it. Raises NoRouteError."""
-        for hop in self._route.mend(candidates):
-            if link := self._connection.present_link(hop.peer):
-                link.send(self._number, Kind.CLOSE)
-
-    def _give_places(self) -> None:
-        for hop, place in zip(self._route.hops, self._route.places(self._answered), strict=True):
-            link = self._connection.present_link(hop.peer)
-            if link is None:
-                self._fail(hop, "has closed its link")
-            elif hop.opened:
-                link.send(self._number, Kind.REROUTE, place.pack())
-            else:
-                request = Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
-                link.send(self._number, Kind.OPEN, request.pack())
-                hop.opened = True
-
-    async def _wait_until_routed(self) -> None:
-        """Raises SessionError if the route breaks meanwhile or some hop does not confirm its place in time."""
-        generation = self._route.generation
-        try:
-            async with asyncio.timeout(ROUTED_S):
-                while any(hop.routed < generation for hop in self._route.hops):
-                    if self._broken:
-                        raise SessionError("; ".join(self._reasons[-3:]))
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError as error:
-            for hop in self._route.hops:
-                if hop.routed < generation:
-                    self._fail(hop, f"did not confirm its place within {ROUTED_S:g} s")
-            raise SessionError("; ".join(self._reasons[-3:])) from error
-        if self._broken:
-            raise SessionError("; ".join(self._reasons[-3:]))
-
-    def _final(self, error: Exception) -> ClientError:
-        if isinstance(error, NoRouteError):
-            return NoRouteError(error.missing, self._hint())
-        return SessionError(f"no route for this session within {self.patience_s:g} s: {error}")
-
-    def _hint(self) -> str:
-        waited = f" (waited {self.patience_s:g} s"
-        return f"{waited}; lost: {'; '.join(self._reasons[-3:])})" if self._reasons else f"{waited})"
-
-    def _fail(self, hop: Hop, reason: str, *, aside: bool = True) -> None:
-        hop.failed = True
-        if aside:
-            self._connection.set_aside(hop.peer)
-        self._note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
-
-    def _note(self, reason: str) -> None:
-        log.info("session: %s", reason)
-        self._reasons.append(reason)
-        self._broken = True
-        self._news.set()
+    def _opening(self, hop: Hop, place: Neighbours) -> Open:
+        return Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
 
     # Called by the connection
 
     def on_message(self, link: Link, kind: Kind, payload: bytes) -> None:
-        hop = self._route.hop(link.peer)
+        hop = self._keeper.route.hop(link.peer)
         if hop is None:
             return
         try:
@@ -324,64 +177,48 @@ class Session:
                 case Kind.STEP:
                     self._on_step(hop, payload)
                 case Kind.ROUTED:
-                    hop.routed = max(hop.routed, Routed.unpack(payload).generation)
-                    self._news.set()
+                    self._keeper.on_routed(hop, Routed.unpack(payload).generation)
                 case Kind.ERROR:
-                    self._on_error(hop, Error.unpack(payload))
+                    if refusal := self._keeper.on_error(hop, Error.unpack(payload)):
+                        self._end_step(refusal)
         except MalformedError as error:
-            self._fail(hop, f"sent a broken message: {error}")
+            self._keeper.fail(hop, f"sent a broken message: {error}")
+
+    def on_dead(self, peer: PeerID, reason: str) -> None:
+        self._keeper.on_dead(peer, reason)
 
     def _on_step(self, hop: Hop, payload: bytes) -> None:
-        at = self._route.hops.index(hop)
-        if at + 1 < len(self._route.hops):  # a link that the two could not make
-            after = self._route.hops[at + 1].peer
-            if (hop.peer, after) in self._route.relayed and (link := self._connection.present_link(after)):
+        route = self._keeper.route
+        at = route.hops.index(hop)
+        if at + 1 < len(route.hops):  # a link that the two could not make
+            after = route.hops[at + 1].peer
+            if (hop.peer, after) in route.relayed and (link := self._connection.present_link(after)):
                 link.send(self._number, Kind.STEP, payload)
             return
         step = Step.unpack(payload)
-        if self._answer is None or self._answer.done() or step.last != self._last:
+        if step.last != self._last or self._answer is None:
             return
         asked = self._history.steps[-1].hidden
         if step.hidden.shape != asked.shape or step.hidden.dtype != asked.dtype:
-            self._fail(hop, f"answered {list(step.hidden.shape)} to {list(asked.shape)}")
+            self._keeper.fail(hop, f"answered {list(step.hidden.shape)} to {list(asked.shape)}")
             return
-        self._answer.set_result(step)
-        self._news.set()
+        self._end_step(step)
 
-    def _on_error(self, hop: Hop, error: Error) -> None:
-        if error.generation and error.generation != self._route.generation:
-            return  # about a place that was changed since
-        match error.code:
-            case ErrorCode.UNREACHABLE if error.peer is not None:
-                self._route.relayed.add((hop.peer, error.peer))
-                self._note(f"{hop.peer[-6:]} cannot reach {error.peer[-6:]}; their link runs through us now")
-            case ErrorCode.LOST if error.peer is not None:
-                self._note(f"{hop.peer[-6:]} lost {error.peer[-6:]}: {error.text}")
-            case ErrorCode.LEAVING if not error.generation:
-                hop.leaving = True
-            case ErrorCode.MALFORMED | ErrorCode.OUT_OF_RANGE if not error.generation:
-                if self._answer is not None and not self._answer.done():
-                    self._answer.set_exception(SessionError(f"{hop.peer} refused a step: {error.text}"))
-                    self._news.set()
-            case ErrorCode.DENIED if not error.generation:
-                log.info("%s refused a step that came too late", hop.peer)
-            case ErrorCode.EXPIRED:
-                self._fail(hop, "ended the session: " + error.text, aside=False)
-            case _:
-                self._fail(hop, f"refused: {error.text}")
-
-    def on_dead(self, peer: PeerID, reason: str) -> None:
-        if (hop := self._route.hop(peer)) is not None and not hop.failed:
-            hop.failed = True
-            self._note(f"{peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
+    def _end_step(self, end: Step | SessionError) -> None:
+        """Give the waiting step its answer, or the error that ends it."""
+        if self._answer is None or self._answer.done():
+            return
+        if isinstance(end, Step):
+            self._answer.set_result(end)
+        else:
+            self._answer.set_exception(end)
+        self._keeper.news.set()
 
     def abandon(self) -> None:
         """Close everywhere; runs in the loop."""
         self._closed = True
-        for hop in self._route.hops:
-            if link := self._connection.present_link(hop.peer):
+        for span in self.route:
+            if link := self._connection.present_link(span.peer):
                 link.send(self._number, Kind.CLOSE)
         self._connection.remove(self._number)
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(SessionError("the session was closed"))
-            self._news.set()
+        self._end_step(SessionError("the session was closed"))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from nectar_protocol.address import Address
-from nectar_protocol.announcement import Announcement, NodeState, addresses_that_fit
+from nectar_protocol.announcement import MAX_LIFE_MS, Announcement, NodeState, addresses_that_fit
 from nectar_protocol.identity import Identity, PeerID, peer_id
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
@@ -96,6 +96,7 @@ class Node:
         self.checkpoint = Checkpoint(self.source)
         self.model = self.source.manifest.model_id
         self._listen = settings.listen
+        self._allowed = None if settings.allowed is None else settings.allowed | {self.identity.peer_id}
         self._peers = settings.initial_peers
         self._expires_ms = 0
         self._span: SpanModel | None = None
@@ -120,7 +121,7 @@ class Node:
         host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
         try:
             alone = self._span is not None  # after a restart, peers may be found later
-            directory = await Directory.join(host, self._peers, alone=alone, allowed=self.settings.allowed)
+            directory = await Directory.join(host, self._peers, alone=alone, allowed=self._allowed)
             try:
                 await self._serve(host, directory, stop)
             finally:
@@ -146,7 +147,7 @@ class Node:
             KVBudget(self.settings.kv_tokens),
             self._speed,
             about,
-            allowed=self.settings.allowed,
+            allowed=self._allowed,
             delay_s=self.settings.link_delay_s,
         )
         await service.start()
@@ -227,7 +228,7 @@ class Node:
     def _announcement(self, addresses: tuple[Address, ...], start: int, stop: int, state: NodeState) -> Announcement:
         now_ms = time.time_ns() // 1_000_000
         # The DHT keeps the record that expires last, so each must outlive the one before; the last one too.
-        self._expires_ms = max(now_ms + LIFE_MS, self._expires_ms + 1)
+        self._expires_ms = min(max(now_ms + LIFE_MS, self._expires_ms + 1), now_ms + MAX_LIFE_MS)
         joining = state is NodeState.JOINING
         return Announcement(
             node=self.identity.public,

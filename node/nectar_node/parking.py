@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from nectar_protocol.identity import PeerID
 
 PARKED_S = 2.0
-MAX_FRAMES = 1024
-MAX_BYTES = 128 << 20
+MAX_FRAMES, MAX_FRAMES_PER_PEER = 1024, 64
+MAX_BYTES, MAX_BYTES_PER_PEER = 256 << 20, 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,9 @@ class Parking:
 
     def park(self, peer: PeerID, session: int, payload: bytes) -> None:
         parked = Parked(peer, session, payload)
-        if len(self._waiting) >= MAX_FRAMES or self._bytes + len(payload) > MAX_BYTES:
+        own = [len(other.payload) for other in self._waiting if other.peer == peer]
+        crowded = len(self._waiting) >= MAX_FRAMES or self._bytes + len(payload) > MAX_BYTES
+        if crowded or len(own) >= MAX_FRAMES_PER_PEER or sum(own) + len(payload) > MAX_BYTES_PER_PEER:
             self._refuse(parked)
             return
         self._waiting.append(parked)

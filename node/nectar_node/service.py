@@ -30,6 +30,7 @@ from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 
 MAX_SESSIONS = 4096
+MAX_WAITING_BYTES = 1 << 30  # of one session's steps, a replay among them
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
 
@@ -112,7 +113,8 @@ class Service:
         except (MalformedError, StepError) as error:
             refusal = Error(_code_of(error), str(error))
             link.send(session, Kind.ERROR, refusal.pack())
-            if (known := self._sessions.get(session)) and known.owner != link.peer:
+            known = self._sessions.get(session)
+            if known is not None and link.peer == known.predecessor != known.owner:  # else a stranger could end it
                 self._tell(known, refusal)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
@@ -170,11 +172,15 @@ class Service:
             return
         step = Step.unpack(payload)
         session.used_s = self._loop.time()
+        if session.waiting_bytes > MAX_WAITING_BYTES:
+            raise StepError(f"{session.waiting_bytes >> 20} MiB of this session's steps are waiting already")
         if session.accept(step, self.span.width):
+            session.waiting_bytes += step.hidden.nbytes
             self._engine.submit((session, step))
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
-        if session := self._owned(link, number):
+        session = self._sessions.get(number)
+        if session is not None and session.owner == link.peer:
             self._forget(session)
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
@@ -191,7 +197,7 @@ class Service:
         )
         link.send(number, Kind.STATUS, status.pack())
 
-    def _owned(self, link: Link, number: int, generation: int = 0) -> Session | None:
+    def _owned(self, link: Link, number: int, generation: int) -> Session | None:
         session = self._sessions.get(number)
         if session is not None and session.owner == link.peer:
             return session
@@ -225,15 +231,7 @@ class Service:
                 return
         if owner := self.peers.link(session.owner):
             owner.send(session.number, Kind.ROUTED, Routed(neighbours.generation).pack())
-        self._pump(session)
-
-    def _pump(self, session: Session) -> None:
-        """Send the successor all that it has not been given."""
-        if session.successor is None or session.closed:
-            return
-        for step in session.history.after(session.sent, session.neighbours.settled):
-            session.successor.send(session.number, Kind.STEP, step.pack())
-            session.sent = step.last
+        session.pump()
 
     # Computing
 
@@ -264,6 +262,7 @@ class Service:
 
     def _deliver(self, work: tuple[Session, Step], result: torch.Tensor | Exception) -> None:
         session, step = work
+        session.waiting_bytes -= step.hidden.nbytes
         if session.closed:
             return
         if isinstance(result, Exception):
@@ -272,7 +271,7 @@ class Service:
             self._forget(session)
             return
         session.history.append(Step(step.first, step.last, step.position, result, step.reorder))
-        self._pump(session)
+        session.pump()
 
     # Housekeeping
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from nectar_protocol.identity import PeerID
+from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Neighbours, Open, Step
@@ -34,6 +35,7 @@ class Session:
     successor: Link | None = None
     joining: asyncio.Task[None] | None = None
     closed: bool = False
+    waiting_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.neighbours = self.request.neighbours
@@ -63,6 +65,14 @@ class Session:
             raise StepError(f"a reorder of {len(step.reorder)} rows in a session of {batch}")
         self.accepted, self.length = step.last, step.position + tokens
         return True
+
+    def pump(self) -> None:
+        """Send the successor all that it has not been given."""
+        if self.successor is None or self.closed:
+            return
+        for step in self.history.after(self.sent, self.neighbours.settled):
+            self.successor.send(self.number, Kind.STEP, step.pack())
+            self.sent = step.last
 
     def positions(self, position: int, tokens: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(position_ids [batch, tokens], attention mask [batch, position + tokens] if any row is padded)."""

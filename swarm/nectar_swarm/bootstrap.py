@@ -1,16 +1,24 @@
-"""A peer that serves no blocks: it introduces peers to each other, keeps directory records, and relays."""
+"""A peer that serves no blocks: it introduces peers to each other and keeps directory records.
+
+Its p2pd also offers libp2p's circuit relay, as that of every node does.
+"""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nectar_protocol.identity import PeerID
 
 from nectar_swarm.directory import Directory
+from nectar_swarm.errors import SwarmError
 from nectar_swarm.host import Host, Listen, PeerAddress
 from nectar_swarm.keyfile import hold_key, load_or_create_key
 
 RESTART_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 async def run_bootstrap(
@@ -21,20 +29,35 @@ async def run_bootstrap(
     stop: asyncio.Event,
     on_ready: Callable[[list[str]], None],
 ) -> None:
-    """Until `stop` is set; p2pd is started again if it ends. Raises SwarmError for what keeps it from running."""
-    load_or_create_key(key_file)
+    """Until `stop` is set; p2pd is started again if it ends. Raises SwarmError for what keeps it from starting."""
+    identity = load_or_create_key(key_file)
+    allowed = None if allowed is None else allowed | {identity.peer_id}
+    started = False
     with hold_key(key_file):
         while not stop.is_set():
-            host = await Host.start(key_file=key_file, listen=listen)
             try:
-                directory = await Directory.join(host, initial_peers, allowed=allowed)
-                on_ready([f"{address}/p2p/{host.peer_id}" for address in await host.addresses()])
-                ends = [asyncio.create_task(event.wait()) for event in (stop, host.ended)]
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                for end in ends:
-                    end.cancel()
-                await directory.close()
-            finally:
-                await host.close()
+                host = await Host.start(key_file=key_file, listen=listen)
+                try:
+                    directory = await Directory.join(host, initial_peers, alone=started, allowed=allowed)
+                    addresses = await host.addresses()
+                    listen = replace(listen, port=listen.port or addresses[0].port)
+                    on_ready([f"{address}/p2p/{host.peer_id}" for address in addresses])
+                    started = True
+                    await _until_either(stop, host.ended)
+                    await directory.close()
+                finally:
+                    await host.close()
+            except SwarmError as error:
+                if not started:
+                    raise
+                log.warning("cannot come back yet: %s", error)
             if not stop.is_set():
+                log.warning("the libp2p daemon has ended; starting it again")
                 await asyncio.sleep(RESTART_S)
+
+
+async def _until_either(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()

@@ -43,11 +43,10 @@ class Directory:
 
         Raises UnreachableError if there are some and none answers, unless `alone` allows to begin without them.
         """
-        met = await connect_any(host, initial_peers)
-        if initial_peers and not met and not alone:
-            raise UnreachableError(
-                f"none of {len(initial_peers)} initial peers can be reached; is a node running there?"
-            )
+        others = [peer for peer in initial_peers if peer.peer != host.peer_id]
+        met = await connect_any(host, others)
+        if others and not met and not alone:
+            raise UnreachableError(f"none of {len(others)} initial peers can be reached; is a node running there?")
         try:
             dht = await DHTNode.create(
                 p2p=host.p2p,
@@ -77,7 +76,7 @@ class Directory:
 
     async def meet(self, peers: Sequence[PeerAddress]) -> bool:
         """Make peers known to our DHT and us to theirs, if any answers: so that swarms that lost each other join."""
-        met = await connect_any(self.host, peers)
+        met = await connect_any(self.host, [peer for peer in peers if peer.peer != self.host.peer_id])
         answers = await asyncio.gather(
             *(self._dht.protocol.call_ping(LibP2PPeerID.from_base58(peer.peer), strict=False) for peer in met),
             return_exceptions=True,
@@ -119,9 +118,6 @@ def parse(values: Iterable[bytes]) -> Iterable[Announcement]:
 
 
 async def connect_any(host: Host, peers: Sequence[PeerAddress]) -> list[PeerAddress]:
-    """Those of `peers`, without ourselves, that answer."""
-    others = [peer for peer in peers if peer.peer != host.peer_id]
-    results = await asyncio.gather(
-        *(host.connect(peer.peer, peer.addresses) for peer in others), return_exceptions=True
-    )
-    return [peer for peer, result in zip(others, results, strict=True) if result is None]
+    """Those of `peers` that answer."""
+    results = await asyncio.gather(*(host.connect(peer.peer, peer.addresses) for peer in peers), return_exceptions=True)
+    return [peer for peer, result in zip(peers, results, strict=True) if result is None]

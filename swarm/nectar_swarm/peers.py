@@ -7,6 +7,7 @@ and a line that drops packets are all seen. A tick that comes late shows that we
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from nectar_swarm.link import Link
 
 PROTOCOL = "nectar/wire"
 BEAT_S, SUSPECT_S, DEAD_S = 0.25, 1.0, 3.0
-MAX_LINKS = 4096
+MAX_PEERS = 4096
 MAX_LINKS_PER_PEER = 4  # two are needed, when both dial at once
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Peers:
         self._first: dict[PeerID, Link] = {}  # the link we send on
         self._every: dict[PeerID, set[Link]] = {}  # two when both sides dialled at once
         self._dialling: dict[PeerID, asyncio.Task[Link]] = {}
+        self._greeting: Counter[PeerID] = Counter()  # streams to us that have not greeted yet
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -104,17 +106,26 @@ class Peers:
             parse_peer_id(peer)
             if self.allowed is not None and peer not in self.allowed:
                 raise WireError(f"{peer} is not on this swarm's list of allowed peers")
-            if len(self._every) >= MAX_LINKS and peer not in self._every:
-                raise WireError(f"{MAX_LINKS} links are open already")
-            if len(self._every.get(peer, ())) >= MAX_LINKS_PER_PEER:
-                raise WireError(f"{peer} has {MAX_LINKS_PER_PEER} links already")
-            await self._greet(link)
+            self._check_room(peer)
+            self._greeting[peer] += 1
+            try:
+                await self._greet(link)
+            finally:
+                self._greeting[peer] -= 1
+                self._greeting += Counter()  # forgets those at zero
         except (SwarmError, IdentityError) as error:
             log.info("refused a stream: %s", error)
             link.close()
             return
         self._add(link)
         await self._run(link)
+
+    def _check_room(self, peer: PeerID) -> None:
+        """Raises WireError when this peer, or all together, have as many streams as we keep."""
+        if peer not in self._every and len(self._every) + self._greeting.total() >= MAX_PEERS:
+            raise WireError(f"links to {MAX_PEERS} peers are open already")
+        if len(self._every.get(peer, ())) + self._greeting[peer] >= MAX_LINKS_PER_PEER:
+            raise WireError(f"{peer} has {MAX_LINKS_PER_PEER} links already")
 
     async def _greet(self, link: Link) -> None:
         """Raises UnreachableError or WireError, with the link closed."""

@@ -1,6 +1,6 @@
 """Which records this swarm's DHT keeps: signed announcements under the right keys, and nothing else.
 
-    model's key   SHA-256-named, one per model; subkey: the node's peer ID; value: the node's announcement
+    model's key   one per model, named by its ID; subkey: the node's peer ID; value: the node's announcement
     index key     one per swarm; subkey: a model's ID in hex; value: the announcement of any node of that model
 
 The validator runs where a record is stored and where it is read, so the DHT cannot serve strangers as storage, and

@@ -116,6 +116,27 @@ def test_wrong_usage_says_what_is_wanted(nectar: Nectar, tiny_llama: Path, tmp_p
 def test_errors_are_json_with_json(nectar: Nectar) -> None:
     done = nectar("node", "-m", "./nowhere", "--json")
     assert json.loads(done.stdout)["exit_code"] == done.returncode == FAULTY
+    done = nectar("node", "-m", "./nowhere", NECTAR_JSON="1")
+    assert json.loads(done.stdout)["exit_code"] == done.returncode == FAULTY
+
+
+def test_a_bare_nectar_shows_its_help(nectar: Nectar) -> None:
+    done = nectar()
+    assert done.returncode == USAGE
+    assert "generate" in done.stderr
+
+
+def test_join_leaves_the_rest_of_the_settings_as_they_were(tmp_path: Path) -> None:
+    from nectar.cli.settings import write_setting
+
+    settings = tmp_path / "nectar.toml"
+    settings.write_text('# mine\ninitial_peers = [\n  "old",\n]\n\n[node]\nmodel = "m"  # kept\n')
+    write_setting(settings, "initial_peers", ["new"])
+    text = settings.read_text()
+    assert '"new"' in text
+    assert "old" not in text
+    assert text.startswith("# mine")
+    assert 'model = "m"  # kept' in text
 
 
 def test_nectar_toml_and_the_environment_set_options_and_unknown_settings_are_refused(
@@ -129,6 +150,10 @@ def test_nectar_toml_and_the_environment_set_options_and_unknown_settings_are_re
     assert_one_line(nectar("swarm"), UNREACHABLE, "reached")
     settings.write_text("colour = 1\n")
     assert_one_line(nectar("key"), USAGE, "colour")
+    settings.write_text('key = "a.key"\n[swarm.init]\nport = 31444\n')
+    assert ":31444/" in nectar("swarm", "init", "--host", "127.0.0.1").stdout.replace("/tcp/", ":")
+    settings.write_text("[nodes]\nmodel = 1\n")
+    assert_one_line(nectar("key"), USAGE, "[nodes]")
     settings.write_text("[node]\ncolour = 1\n")
     assert_one_line(nectar("key"), USAGE, "colour")
     settings.write_text("not toml")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,13 +31,14 @@ class Offline(Connection):
         super().__init__((), None, 0.0)
         self.found, self.linked = list(nodes), {peer_id(node.node) for node in nodes}
         self.looked_again = 0
+        self.silent: set[PeerID] = set()
 
     async def nodes(self, model: ModelID, *, fresh: bool = False) -> list[Announcement]:
         self.looked_again += fresh
         return self.found
 
     def present_link(self, peer: PeerID) -> Any:
-        return peer if peer in self.linked else None
+        return SimpleNamespace(suspected=peer in self.silent) if peer in self.linked else None
 
     async def _meet(self, node: Announcement) -> Candidate | None:
         return Candidate(peer_id(node.node), (), node.start, node.stop, node.decode_us / 1e6, 0.0)
@@ -74,6 +76,12 @@ def test_at_hand_are_only_those_with_a_link(offline: Offline) -> None:
     assert offline.looked_again == 0
     found(offline, Effort.LOOK_AGAIN)
     assert offline.looked_again == 1
+
+
+def test_a_linked_node_that_has_gone_silent_is_not_at_hand(offline: Offline) -> None:
+    offline.linked = {peer_id(node.node) for node in offline.found[:2]}
+    offline.silent = {peer_id(offline.found[0].node)}
+    assert found(offline, Effort.AT_HAND) == [2]
 
 
 def test_those_set_aside_are_left_out_until_they_are_forgiven_or_trusted_again(offline: Offline) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from nectar import keeper as keeper_module
 from nectar import session as session_module
 from nectar.connection import Effort
 from nectar.errors import NoRouteError, RequestError, SessionError
@@ -171,7 +172,7 @@ def run_block(hidden: torch.Tensor, times: int) -> torch.Tensor:
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
-    monkeypatch.setattr(session_module, "RETRY_S", 0.01)
+    monkeypatch.setattr(keeper_module, "RETRY_S", 0.01)
     network = Network()
     yield network
     network.thread.stop()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ import psutil
 import pytest
 from nectar_demo import MODEL_FOLDER
 from nectar_demo.processes import NodeProcess
-from nectar_protocol.identity import Identity
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def node(home: Path, bootstrap: str) -> Iterator[NodeProcess]:
 def nectar(home: Path, *arguments: str, code: int = 0) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "nectar.cli", *arguments],
-        capture_output=True, text=True, timeout=120, cwd=home, env={**os.environ, "NECTAR_HOME": str(home)}, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
+        cwd=home, env={**os.environ, "NECTAR_HOME": str(home)},
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     return done.stdout
@@ -96,14 +97,41 @@ def test_blocks_nobody_serves_are_named_with_an_exit_code_of_their_own(
     assert "0:8" in json.loads(nectar(home, "generate", "hi", *options, code=5))["error"]
 
 
-def test_a_node_with_an_allow_list_talks_to_nobody_else(
-    home: Path, start_node: Callable[..., Any], connect: Callable[..., Any]
+def test_a_node_with_an_allow_list_serves_the_listed_and_nobody_else(
+    home: Path, start_node: Callable[..., Any], tiny_llama: Path
 ) -> None:
-    stranger = Identity.generate().peer_id
-    private = start_node("0:8", options=("--allowed-peers", stranger))
-    told = json.loads(nectar(home, "swarm", "-p", private.address, "--json"))
-    states = [node["state"] for model in told["models"] for node in model["nodes"]]
-    assert states in ([], ["silent"])
+    key = home / "friend.key"
+    friend = json.loads(nectar(home, "key", "--file", str(key), "--json"))["peer"]
+    private = start_node("0:8", options=("--allowed-peers", friend))
+
+    def seen(*options: str) -> list[str]:
+        told = json.loads(nectar(home, "swarm", "-p", private.address, "--json", *options))
+        return [shown["state"] for model in told["models"] for shown in model["nodes"]]
+
+    assert seen() in ([], ["silent"])
+    assert seen("--key", str(key)) == ["serving"]
+
+
+def test_a_private_swarm_is_made_and_joined_with_the_lines_that_init_prints(home: Path) -> None:
+    folder = home / "private"
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    told = json.loads(nectar(folder, "swarm", "init", "--host", "127.0.0.1", "--port", port, "--json"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", *told["start"].replace("nectar", "nectar.cli", 1).split(), "--json"],
+        stdout=subprocess.PIPE, text=True, cwd=folder, env={**os.environ, "NECTAR_HOME": str(folder)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["addresses"] == [told["address"]]
+        assert json.loads(nectar(home, "swarm", "join", told["address"], "--json"))["joined"] == [told["address"]]
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+        process.stdout.close()
+        (home / "nectar.toml").unlink(missing_ok=True)
 
 
 def test_interrupting_a_node_ends_it_and_its_p2pd(home: Path, tiny_llama: Path) -> None:

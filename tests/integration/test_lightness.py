@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 import torch
+
 from benchmarks.models import SIZES
 
 KV_TOKENS = 4096

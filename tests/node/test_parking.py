@@ -79,3 +79,17 @@ async def test_too_many_bytes_are_refused_at_once(monkeypatch: pytest.MonkeyPatc
     assert waiting.take(1, A) == [bytes(10)]
     waiting.park(A, 3, bytes(10))
     assert len(refused) == 1
+
+
+async def test_one_peer_cannot_fill_the_parking_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "MAX_FRAMES_PER_PEER", 2)
+    monkeypatch.setattr(parking, "MAX_BYTES_PER_PEER", 10)
+    refused: list[Parked] = []
+    waiting = Parking(refused.append)
+    for payload in (b"one", b"two", b"three"):
+        waiting.park(A, 1, payload)
+    waiting.park(B, 1, b"x" * 11)
+    waiting.park(B, 1, b"fits")
+    assert [(one.peer, one.payload) for one in refused] == [(A, b"three"), (B, b"x" * 11)]
+    assert waiting.take(1, A) == [b"one", b"two"]
+    assert waiting.take(1, B) == [b"fits"]

@@ -530,13 +530,24 @@ async def test_sessions_that_are_not_there_or_not_yours_are_unknown(
     client: HandMade, stranger: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "PARKED_S", 0.01)
-    for message, kind in ((Step(1, 1, 0, noise(1, 2)), None), (b"", Kind.CLOSE), (Neighbours(9, None, None), None)):
+    for message, kind in ((Step(1, 1, 0, noise(1, 2)), None), (Neighbours(9, None, None), None)):
         assert (await client.refusal(next(numbers), message, kind)).code is ErrorCode.UNKNOWN_SESSION
     number = await client.open(request())
-    for message, kind in ((b"", Kind.CLOSE), (Neighbours(9, None, NOBODY), None)):
-        refused = await stranger.refusal(number, message, kind)
-        assert refused.code is ErrorCode.UNKNOWN_SESSION
+    refused = await stranger.refusal(number, Neighbours(9, None, NOBODY))
+    assert refused.code is ErrorCode.UNKNOWN_SESSION
+    stranger.send(number, b"", Kind.CLOSE)  # not answered, and without effect
+    await stranger.status()
     await client.step(number, Step(1, 1, 0, noise(1, 2)))
+
+
+async def test_a_strangers_garbage_is_answered_to_the_stranger_and_not_to_the_owner(
+    client: HandMade, stranger: HandMade
+) -> None:
+    number = await client.open(request())
+    assert (await stranger.refusal(number, b"garbage", Kind.OPEN)).code is ErrorCode.MALFORMED
+    assert (await stranger.refusal(number, b"garbage", Kind.REROUTE)).code is ErrorCode.MALFORMED
+    await client.status()  # whatever was sent to the owner before has come
+    assert client.inbox[number].empty()
 
 
 @pytest.mark.usefixtures("bystander")

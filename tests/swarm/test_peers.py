@@ -112,6 +112,7 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_link_and_others_live(
 ) -> None:
     one, good, bad = await join(), await join(), await join()
     links = [await party.connect(one) for party in (good, bad)]
+    await eventually(lambda: one.peers.link(bad.id))  # greeted there too, or this would be a refused greeting
     links[1]._writer.write(wrong)
     await eventually(lambda: one.handler.deaths)
     [(peer, reason)] = one.handler.deaths

@@ -10,7 +10,7 @@ from nectar.cli.service import serve
 from nectar.cli.settings import data_folder, option
 
 
-@click.command()
+@click.command(short_help="A peer that introduces others and keeps the directory.")
 @options.initial_peers
 @options.all_of(options.listen)
 @option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
@@ -27,7 +27,7 @@ def command(
     as_json: bool,
     verbose: int,
 ) -> None:
-    """Run a peer that serves no blocks: it introduces the others, keeps the directory, and relays."""
+    """Run a peer that serves no blocks: it introduces the others, keeps the directory, and offers libp2p's relay."""
     configure_logging(verbose)
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
     from nectar_swarm.bootstrap import run_bootstrap

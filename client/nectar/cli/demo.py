@@ -7,7 +7,7 @@ import click
 from nectar.cli import options
 
 
-@click.command()
+@click.command(short_help="A whole swarm on this machine, one of whose nodes dies.")
 @click.option("--prompt", default="When an error happens, the program", show_default=True, help="What to continue.")
 @click.option("--keep", is_flag=True, help="Leave the swarm running until Ctrl-C, to try it by hand.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), hidden=True, help="Save the screen as SVG.")

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.settings import option
 
 
-@click.command()
+@click.command(short_help="Continue a text through the swarm.")
 @click.argument("prompt")
 @options.model
 @options.revision
@@ -27,6 +28,7 @@ from nectar.cli.settings import option
     "--patience", type=click.FloatRange(0.1), default=6.0, show_default=True, help="Seconds to wait for lost blocks."
 )
 @options.allowed_peers
+@options.client_key
 @options.link_delay_ms
 @options.json_output
 @options.verbose
@@ -42,6 +44,7 @@ def command(
     chat: bool,
     patience: float,
     allowed_peers: tuple[str, ...],
+    key: Path | None,
     link_delay_ms: float,
     as_json: bool,
     verbose: int,
@@ -58,7 +61,7 @@ def command(
     from nectar.connection import Connection
     from nectar.model import AutoDistributedModelForCausalLM
 
-    connection = Connection.open(peers, allowed=allowed, link_delay_s=link_delay_ms / 1e3)
+    connection = Connection.open(peers, allowed=allowed, key_file=key, link_delay_s=link_delay_ms / 1e3)
     try:
         tokenizer = load_tokenizer(open_source(model, revision))
         remote = AutoDistributedModelForCausalLM.from_pretrained(

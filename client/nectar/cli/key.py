@@ -9,7 +9,7 @@ from nectar.cli.output import emit
 from nectar.cli.settings import data_folder, option
 
 
-@click.command()
+@click.command(short_help="Show a key's peer ID; make the key if there is none.")
 @option(
     "--file", "path", type=click.Path(path_type=Path, dir_okay=False), help="The key file; a node's own by default."
 )

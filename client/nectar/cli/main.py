@@ -1,52 +1,32 @@
 """The command's entry: finds the subcommand, and turns every error that users can act on into one line.
 
 Exit codes: 0 done; 1 an error in Nectar itself; 2 wrong usage or settings; 3 a key, model, device or file is not as it
-must be; 4 the swarm cannot be reached; 5 nobody serves some of the blocks; 130 interrupted.
+must be, or a part is not installed; 4 the swarm cannot be reached; 5 nobody serves some of the blocks; 130 interrupted.
 """
 
 import os
 import sys
-from importlib import import_module
 
 import click
 from nectar_swarm.lean import skip_unused_imports
 
 from nectar import __version__
+from nectar.cli import bootstrap, demo, generate, key, node, swarm
 from nectar.cli.output import emit, say
 from nectar.cli.settings import default_map
 
-COMMANDS = {
-    "bootstrap": "A peer that only introduces others and relays for them.",
-    "demo": "A whole swarm on this machine: three nodes, one of which dies.",
-    "generate": "Continue a text through the swarm.",
-    "key": "Show this machine's peer ID; make its key if there is none.",
-    "node": "Serve blocks of a model.",
-    "swarm": "Show who serves what; make or join a private swarm.",
-}
 FAULTY, UNREACHABLE, UNSERVED, INTERRUPTED = 3, 4, 5, 130
+COMMANDS = {
+    "bootstrap": bootstrap.command,
+    "demo": demo.command,
+    "generate": generate.command,
+    "key": key.command,
+    "node": node.command,
+    "swarm": swarm.command,
+}
 
 
-class LazyGroup(click.Group):
-    """Imports a subcommand's module when it is asked for, so that `nectar --help` is quick."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        if name not in self.commands:
-            self.add_command(import_module(f"nectar.cli.{name}").command, name)
-        return self.commands[name]
-
-    def invoke(self, context: click.Context) -> object:
-        for name in COMMANDS:
-            self.get_command(context, name)
-        context.default_map = default_map(self)
-        return super().invoke(context)
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="nectar")
 def command() -> None:
     """Run language models too big for one machine, together.
@@ -81,14 +61,17 @@ def run() -> None:
     """The console script."""
     if sys.platform == "win32":
         sys.exit("nectar: Windows is not supported; run Nectar inside WSL2")
-    os.environ.setdefault("HIVEMIND_LOGLEVEL", "ERROR")
+    os.environ.setdefault("HIVEMIND_LOGLEVEL", "CRITICAL")
     skip_unused_imports()
-    as_json = "--json" in sys.argv
+    as_json = wants_json()
     code = 0
     try:
-        command.main(standalone_mode=False)
+        command.main(standalone_mode=False, default_map=default_map(command))
     except click.exceptions.Exit as done:
         code = done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.message, err=True)
+        code = error.exit_code
     except click.ClickException as error:
         report(error.format_message(), error.exit_code, as_json)
         code = error.exit_code
@@ -100,7 +83,9 @@ def run() -> None:
         if missing.startswith("nectar"):
             raise
         part = "node" if "node" in sys.argv[1:2] else "client"
-        report(f"{missing} is not installed; install this part with: pip install 'nectar-swarm[{part}]'", FAULTY, as_json)
+        report(
+            f"{missing} is not installed; install this part with: pip install 'nectar-swarm[{part}]'", FAULTY, as_json
+        )
         code = FAULTY
     except Exception as error:
         known = exit_code(error)
@@ -110,6 +95,11 @@ def run() -> None:
         code = known
     sys.stdout.flush()
     sys.exit(code)
+
+
+def wants_json() -> bool:
+    """Is JSON asked for? Known before the command line is understood, since that may be what is wrong."""
+    return "--json" in sys.argv or os.environ.get("NECTAR_JSON", "").lower() in ("1", "true", "yes", "on")
 
 
 def report(message: str, code: int, as_json: bool) -> None:

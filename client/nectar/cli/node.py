@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nectar_node.node import Serving
 
 
-@click.command()
+@click.command(short_help="Serve blocks of a model.")
 @options.model
 @options.revision
 @options.initial_peers

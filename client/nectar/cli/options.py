@@ -30,6 +30,11 @@ allowed_peers = option(
     metavar="PEER",
     help="Peer IDs, or files of them, one a line: talk to no others.",
 )
+client_key = option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Use this key's identity instead of a new one, for swarms that list allowed peers.",
+)
 json_output = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object a line.")
 verbose = click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
 listen = [

@@ -31,5 +31,8 @@ def configure_logging(verbose: int) -> None:
     )
     for name in ("nectar", "nectar_node", "nectar_swarm", "nectar_demo"):
         logging.getLogger(name).setLevel(level)
+    # hivemind leaves tasks behind that fail when its daemon ends.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if verbose >= 2:
+        logging.getLogger("asyncio").setLevel(logging.INFO)
         logging.getLogger().setLevel(logging.INFO)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import tomlkit
 
 FILE_NAME = "nectar.toml"
 
@@ -46,48 +47,67 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def default_map(group: click.Group) -> dict[str, Any]:
-    """nectar.toml in the form in which click takes defaults. Raises click.UsageError for a key no command knows."""
+    """nectar.toml in the form in which click takes defaults. Raises click.UsageError for what no command knows."""
     path = config_file()
     if path is None:
         return {}
     config = read_config(path)
     shared = {key: value for key, value in config.items() if not isinstance(value, dict)}
-    known = {name: {parameter.name for parameter in command.params} for name, command in _commands(group)}
+    tables = {key: value for key, value in config.items() if isinstance(value, dict)}
     for key in shared:
-        if not any(key in names for names in known.values()):
+        if not any(key in _options(command) for command in _all_commands(group)):
             raise click.UsageError(f"{path}: no command has a setting {key!r}")
-    result: dict[str, Any] = {}
-    for name, names in known.items():
-        own = config.get(name, {})
-        if unknown := set(own) - {*names, *group_names(group, name)}:
-            raise click.UsageError(f"{path}: `nectar {name}` has no setting {sorted(unknown)[0]!r}")
-        result[name] = {key: value for key, value in {**shared, **own}.items() if key in names}
+    if unknown := set(tables) - set(group.commands):
+        raise click.UsageError(f"{path}: there is no command for the table [{min(unknown)}]")
+    return {
+        name: _defaults(command, shared, tables.get(name, {}), f"{path}: [{name}]")
+        for name, command in group.commands.items()
+    }
+
+
+def _defaults(command: click.Command, shared: dict[str, Any], own: dict[str, Any], where: str) -> dict[str, Any]:
+    """One command's defaults, by its parameters' names, and those of its subcommands."""
+    options = _options(command)
+    commands = command.commands if isinstance(command, click.Group) else {}
+    result: dict[str, Any] = {options[key]: value for key, value in shared.items() if key in options}
+    for key, value in own.items():
+        if key in commands and isinstance(value, dict):
+            continue
+        if key not in options:
+            raise click.UsageError(f"{where} has no setting {key!r}")
+        result[options[key]] = value
+    for name, subcommand in commands.items():
+        inner = own.get(name, {})
+        result[name] = _defaults(subcommand, shared, inner if isinstance(inner, dict) else {}, f"{where}.[{name}]")
     return result
 
 
-def group_names(group: click.Group, name: str) -> set[str]:
-    command = group.commands.get(name)
-    return set(command.commands) if isinstance(command, click.Group) else set()
+def _options(command: click.Command) -> dict[str, str]:
+    """{a setting's name in the file: its parameter's name}: long options with underscores."""
+    return {
+        option.removeprefix("--").replace("-", "_"): parameter.name or ""
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+        if option.startswith("--")
+    }
 
 
-def _commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
-    yield from group.commands.items()
+def _all_commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        yield command
+        if isinstance(command, click.Group):
+            yield from _all_commands(command)
 
 
 def write_setting(path: Path, key: str, values: list[str]) -> None:
-    """Set one list of strings outside the tables of a nectar.toml, and leave everything else as it stands."""
-    line = f"{key} = [{', '.join(_quoted(value) for value in values)}]"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    first_table = next((at for at, text in enumerate(lines) if text.lstrip().startswith("[")), len(lines))
-    present = next((at for at, text in enumerate(lines[:first_table]) if text.split("=")[0].strip() == key), None)
-    if present is None:
-        lines.insert(0, line)
-    else:
-        lines[present] = line
-    text = "\n".join(lines) + "\n"
-    tomllib.loads(text)  # never leave behind a file that cannot be read
-    path.write_text(text)
+    """Set one list of strings outside the tables of a nectar.toml, and leave everything else as it stands.
 
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    Raises click.UsageError for a file that is not TOML.
+    """
+    try:
+        document = tomlkit.parse(path.read_text()) if path.is_file() else tomlkit.document()
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: {error}") from error
+    document[key] = values
+    path.write_text(tomlkit.dumps(document))

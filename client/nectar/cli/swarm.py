@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from nectar.census import SeenModel
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="Show who serves what; make or join a swarm.")
 @options.initial_peers
 @options.allowed_peers
+@options.client_key
 @options.json_output
 @options.verbose
 @click.pass_context
 def command(
-    context: click.Context, initial_peers: tuple[str, ...], allowed_peers: tuple[str, ...], as_json: bool, verbose: int
+    context: click.Context,
+    initial_peers: tuple[str, ...],
+    allowed_peers: tuple[str, ...],
+    key: Path | None,
+    as_json: bool,
+    verbose: int,
 ) -> None:
     """Show the swarm's models, who serves which blocks, and how fast; or make or join a private swarm."""
     configure_logging(verbose)
@@ -31,7 +37,7 @@ def command(
     from nectar.census import take_census
     from nectar.connection import Connection
 
-    connection = Connection.open(peers, allowed=allowed)
+    connection = Connection.open(peers, allowed=allowed, key_file=key)
     try:
         models = connection.run(take_census(connection))
     finally:
@@ -48,9 +54,9 @@ def command(
 @command.command()
 @option("--host", default="0.0.0.0", show_default=True, help="The address its first peer will listen on.")
 @option("--port", type=click.IntRange(1, 65535), default=31330, show_default=True, help="Its TCP port.")
-@click.option("--announce", metavar="IP", help="The address others reach this machine at; by default found by asking.")
+@click.option("--public-ip", metavar="IP", help="The address others reach this machine at, if it is not its own.")
 @options.json_output
-def init(host: str, port: int, announce: str | None, as_json: bool) -> None:
+def init(host: str, port: int, public_ip: str | None, as_json: bool) -> None:
     """Make a private swarm whose first peer is this machine.
 
     Writes its address into nectar.toml here, and prints the line with which others join.
@@ -60,12 +66,14 @@ def init(host: str, port: int, announce: str | None, as_json: bool) -> None:
 
     key_file = data_folder() / "bootstrap.key"
     identity = load_or_create_key(key_file)
-    ip = announce or (local_ip() if host in ("0.0.0.0", "::") else host)
+    ip = public_ip or (local_ip() if host in ("0.0.0.0", "::") else host)
     family = "ip6" if ":" in ip else "ip4"
     address = str(PeerAddress.parse(f"/{family}/{ip}/tcp/{port}/p2p/{identity.peer_id}"))
     path = Path(FILE_NAME)
     write_setting(path, "initial_peers", [address])
     start = f"nectar bootstrap --host {host} --port {port}"
+    if public_ip:
+        start += f" --announce /{family}/{ip}/tcp/{port}"
     if as_json:
         emit(address=address, settings=str(path), start=start)
         return

@@ -1,0 +1,228 @@
+"""Keeps a session's route whole: opens it, mends it when nodes are lost, moves away from nodes that leave.
+
+After every change each hop is told its place anew, under a higher generation, and confirms it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nectar_protocol.identity import PeerID
+from nectar_protocol.manifest import ModelID
+from nectar_swarm.errors import SwarmError
+from nectar_swarm.frames import Kind
+from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open
+
+from nectar.connection import Connection, Effort
+from nectar.errors import ClientError, NoRouteError, SessionError
+from nectar.route import Hop, Route
+from nectar.routing import Candidate
+
+ROUTED_S = 6.0
+RETRY_S = 0.2
+HUNG_MS = 600_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Blocks [start, stop) on one node of a session's route."""
+
+    peer: PeerID
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One change of a route: what was lost and why, the route before and after, and how long it took."""
+
+    lost: tuple[str, ...]
+    before: tuple[Span, ...]
+    after: tuple[Span, ...]
+    seconds: float
+
+
+class RouteKeeper:
+    """Lives in the connection's loop. `opening(hop, place)` says what a node is asked when its hop is new.
+
+    `broken`: the route must be mended before anything goes on. `news` is set by trouble, by confirmations, and by
+    whoever else has something that the session waits for.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        number: int,
+        model: ModelID,
+        blocks: int,
+        opening: Callable[[Hop, Neighbours], Open],
+    ) -> None:
+        self.route = Route(blocks)
+        self.repairs: list[Repair] = []
+        self.news = asyncio.Event()
+        self.broken = False
+        self._connection, self._number, self._model, self._opening = connection, number, model, opening
+        self._reasons: list[str] = []
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        return tuple(Span(hop.peer, hop.start, hop.stop) for hop in self.route.hops)
+
+    async def ensure(self, last: int, answered: int, patience_s: float) -> bool:
+        """Return with a whole route; True if it was changed for that.
+
+        `last` is the newest step's number, `answered` that of the last answered one. Raises NoRouteError or
+        SessionError when patience is over.
+        """
+        whole = self.route.complete and not self.broken
+        if whole and not (any(hop.leaving for hop in self.route.hops) and await self._leave_behind()):
+            return False
+        started_s, before = time.monotonic(), self.spans
+        effort = Effort.AT_HAND if before else Effort.MEET
+        failure: Exception = SessionError("no node answered")
+        try:
+            async with asyncio.timeout(patience_s):
+                while True:
+                    try:
+                        await self._mend(last, answered, effort)
+                        break
+                    except (ClientError, SwarmError) as error:
+                        failure = error
+                    if effort is Effort.FORGIVE:
+                        await asyncio.sleep(RETRY_S)
+                    effort = Effort(min(effort + 1, Effort.FORGIVE))
+        except TimeoutError as error:
+            raise self._final(failure, patience_s) from error
+        if before:
+            self.repairs.append(Repair(tuple(self._reasons), before, self.spans, time.monotonic() - started_s))
+        self._reasons.clear()
+        return True
+
+    async def _leave_behind(self) -> bool:
+        """Replace nodes that said they will leave; False if nobody can, and they are used until they go."""
+        leaving = [hop for hop in self.route.hops if hop.leaving]
+        for hop in leaving:
+            hop.failed = True
+        try:
+            self._replace(await self._connection.candidates(self._model, Effort.LOOK_AGAIN))
+        except (ClientError, SwarmError):
+            for hop in leaving:
+                hop.failed = hop.leaving = False
+            return False
+        for hop in leaving:
+            self.note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) leaves")
+        return True
+
+    async def _mend(self, last: int, answered: int, effort: Effort) -> None:
+        """One attempt at a whole route, confirmed by all its hops. Raises ClientError or SwarmError."""
+        self.broken = False
+        for hop in self.route.hops:
+            hop.failed = hop.failed or self._connection.present_link(hop.peer) is None
+        if not self.route.complete:
+            self._replace(await self._connection.candidates(self._model, effort))
+        self.route.generation += 1
+        self._give_places(answered)
+        await self._wait_until_routed()
+        # In the first generation the answer to the present step proves all hops whole; later one only the next does,
+        # since the present one may have been on its way behind the hop that was replaced.
+        self.route.prove_by(last if self.route.generation == 1 else last + 1)
+        for hop in self.route.hops:
+            self._connection.trust_again(hop.peer)
+
+    def _replace(self, candidates: Sequence[Candidate]) -> None:
+        """Fill the route's gaps, and close the session on nodes that are no longer in it. Raises NoRouteError."""
+        for hop in self.route.mend(candidates):
+            if link := self._connection.present_link(hop.peer):
+                link.send(self._number, Kind.CLOSE)
+
+    def _give_places(self, answered: int) -> None:
+        for hop, place in zip(self.route.hops, self.route.places(answered), strict=True):
+            link = self._connection.present_link(hop.peer)
+            if link is None:
+                self.fail(hop, "has closed its link")
+            elif hop.opened:
+                link.send(self._number, Kind.REROUTE, place.pack())
+            else:
+                link.send(self._number, Kind.OPEN, self._opening(hop, place).pack())
+                hop.opened = True
+
+    async def _wait_until_routed(self) -> None:
+        """Raises SessionError if the route breaks meanwhile or some hop does not confirm its place in time."""
+        generation = self.route.generation
+        try:
+            async with asyncio.timeout(ROUTED_S):
+                while any(hop.routed < generation for hop in self.route.hops):
+                    if self.broken:
+                        raise SessionError("; ".join(self._reasons[-3:]))
+                    self.news.clear()
+                    await self.news.wait()
+        except TimeoutError as error:
+            for hop in self.route.hops:
+                if hop.routed < generation:
+                    self.fail(hop, f"did not confirm its place within {ROUTED_S:g} s")
+            raise SessionError("; ".join(self._reasons[-3:])) from error
+        if self.broken:
+            raise SessionError("; ".join(self._reasons[-3:]))
+
+    def _final(self, error: Exception, patience_s: float) -> ClientError:
+        if isinstance(error, NoRouteError):
+            lost = f"; lost: {'; '.join(self._reasons[-3:])}" if self._reasons else ""
+            return NoRouteError(error.missing, f" (waited {patience_s:g} s{lost})")
+        return SessionError(f"no route for this session within {patience_s:g} s: {error}")
+
+    def check_computing(self) -> bool:
+        """Does any node of the route compute? One that has for ten minutes counts as hung and is replaced."""
+        computing = False
+        for hop in self.route.hops:
+            link = self._connection.present_link(hop.peer)
+            if link is not None and link.busy_ms > HUNG_MS:
+                self.fail(hop, f"has computed for {link.busy_ms / 60_000:.0f} minutes")
+            computing = computing or (link is not None and link.busy_ms > 0)
+        return computing
+
+    def fail(self, hop: Hop, reason: str, *, aside: bool = True) -> None:
+        hop.failed = True
+        if aside:
+            self._connection.set_aside(hop.peer)
+        self.note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
+
+    def note(self, reason: str) -> None:
+        log.info("session: %s", reason)
+        self._reasons.append(reason)
+        self.broken = True
+        self.news.set()
+
+    def on_routed(self, hop: Hop, generation: int) -> None:
+        hop.routed = max(hop.routed, generation)
+        self.news.set()
+
+    def on_error(self, hop: Hop, error: Error) -> SessionError | None:
+        """What a hop's refusal means for the route; the error to raise if it is about the step itself."""
+        if error.generation and error.generation != self.route.generation:
+            return None  # about a place that was changed since
+        match error.code:
+            case ErrorCode.UNREACHABLE if error.peer is not None:
+                self.route.relayed.add((hop.peer, error.peer))
+                self.note(f"{hop.peer[-6:]} cannot reach {error.peer[-6:]}; their link runs through us now")
+            case ErrorCode.LOST if error.peer is not None:
+                self.note(f"{hop.peer[-6:]} lost {error.peer[-6:]}: {error.text}")
+            case ErrorCode.LEAVING if not error.generation:
+                hop.leaving = True
+            case ErrorCode.MALFORMED | ErrorCode.OUT_OF_RANGE if not error.generation:
+                return SessionError(f"{hop.peer} refused a step: {error.text}")
+            case ErrorCode.DENIED if not error.generation:
+                log.info("%s refused a step that came too late", hop.peer)
+            case ErrorCode.EXPIRED:
+                self.fail(hop, "ended the session: " + error.text, aside=False)
+            case _:
+                self.fail(hop, f"refused: {error.text}")
+        return None
+
+    def on_dead(self, peer: PeerID, reason: str) -> None:
+        if (hop := self.route.hop(peer)) is not None and not hop.failed:
+            hop.failed = True
+            self.note(f"{peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
