@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import settings
+from transformers.utils import logging
 
 _cache = tempfile.TemporaryDirectory(prefix="nectar-test-cache-")
 os.environ["NECTAR_CACHE"] = _cache.name
@@ -17,7 +20,18 @@ from nectar_demo.processes import NodeProcess  # noqa: E402
 
 from benchmarks.models import make_llama  # noqa: E402 - after the environment that it reads
 
+settings.register_profile("nectar", deadline=None, max_examples=100)  # other work may share the machine
+settings.load_profile("nectar")
+
 StartNode = Callable[..., NodeProcess]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_and_frugal() -> None:
+    """One thread to compute with, and none of Transformers' bars."""
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
 """Small random checkpoints for the client's own part of a model, and candidates for routes."""
 
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hypothesis import settings
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # hivemind still uses torch.jit.script when it is imported
-    import hivemind  # noqa: F401
-
 from nectar.routing import Candidate
 from nectar_protocol.identity import Identity
-
-settings.register_profile("client", deadline=None, max_examples=100)
-settings.load_profile("client")
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(
@@ -29,16 +19,6 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     ),
     "bloom": lambda: transformers.BloomConfig(vocab_size=128, hidden_size=64, n_layer=6, n_head=4, eos_token_id=None),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_and_frugal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NECTAR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,6 @@ from benchmarks.models import VOCABULARY
 Tokens = Callable[..., torch.Tensor]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def local(tiny_llama: Path) -> Any:
     """The whole model in this process."""

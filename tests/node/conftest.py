@@ -1,8 +1,7 @@
 """Small random checkpoints of several families, the whole models they came from, and spans of them."""
 
 import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hypothesis import settings
+from nectar_node.selftest import self_test
+from nectar_node.span import SpanModel
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.source import LocalFolder
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # hivemind still uses torch.jit.script when it is imported
-    import hivemind  # noqa: F401
-
-from nectar_node.selftest import self_test
-from nectar_node.span import SpanModel
-
-settings.register_profile("node", deadline=None, max_examples=100)
-settings.load_profile("node")
 
 VOCAB, BLOCKS = 128, 6
 COMMON = dict(
@@ -49,16 +39,6 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         **COMMON, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_and_frugal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NECTAR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

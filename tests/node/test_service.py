@@ -28,10 +28,7 @@ from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Status, Step
 from nectar_swarm.peers import Peers
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"),  # hivemind looks for p2pd in that way
-]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = ModelID(b"m" * 32)
 START, STOP, WIDTH = 1, 5, 64
 KV = 256

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,31 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
 from nectar_protocol.address import Address
 from nectar_protocol.announcement import Announcement, NodeState, Profile
 from nectar_protocol.identity import Identity, PeerID
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.link import Link
+from nectar_swarm.peers import Peers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # on import, hivemind calls what torch calls deprecated
-    from nectar_swarm.host import Host, Listen
-    from nectar_swarm.peers import Peers
-
-# No deadline for property tests, since other work may share the machine.
-settings.register_profile("swarm", deadline=None, max_examples=100)
-settings.load_profile("swarm")
-
 BLOCKS = 5
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """hivemind uses an old function to find p2pd, and leaves the sockets of its failed requests to the collector."""
-    item.add_marker(pytest.mark.filterwarnings("ignore:path is deprecated:DeprecationWarning"))
-    item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"))
 
 
 @pytest.fixture(autouse=True)

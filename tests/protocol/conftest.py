@@ -1,6 +1,0 @@
-"""Settings of this folder: no deadline for property tests, since other work may share the machine."""
-
-from hypothesis import settings
-
-settings.register_profile("protocol", deadline=None, max_examples=200)
-settings.load_profile("protocol")
