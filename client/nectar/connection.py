@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import PeerID, PublicKey, peer_id
@@ -22,7 +22,7 @@ from nectar_swarm.directory import REFRESH_S, Directory
 from nectar_swarm.errors import SwarmError, UnreachableError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host, PeerAddress
-from nectar_swarm.keyfile import load_key
+from nectar_swarm.keyfile import hold_key, load_key
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Status
 from nectar_swarm.peers import Peers
@@ -67,11 +67,12 @@ class Connection:
         self,
         initial_peers: Sequence[PeerAddress],
         allowed: frozenset[PeerID] | None = None,
-        key_file: Path | None = None,
+        key_file: str | Path | None = None,
         link_delay_s: float = 0.0,
     ) -> None:
         self.initial_peers = tuple(initial_peers)
-        self._allowed, self._key_file, self._link_delay_s = allowed, key_file, link_delay_s
+        self._allowed, self._link_delay_s = allowed, link_delay_s
+        self._key_file = Path(key_file) if key_file else None
         self._thread = LoopThread("nectar")
         self._lock = asyncio.Lock()
         self._host: Host | None = None
@@ -81,6 +82,7 @@ class Connection:
         self._asked: dict[int, asyncio.Future[Status]] = {}
         self._known: dict[ModelID, tuple[float, dict[PublicKey, Announcement]]] = {}
         self._aside: dict[PeerID, tuple[float, int]] = {}  # until when, and how many times in a row
+        self._held_key: BinaryIO | None = None  # one identity must not be two peers
         self._closed = False
 
     @classmethod
@@ -89,17 +91,18 @@ class Connection:
         initial_peers: Sequence[str | PeerAddress],
         *,
         allowed: frozenset[PeerID] | None = None,
-        key_file: Path | None = None,
+        key_file: str | Path | None = None,
         link_delay_s: float = 0.0,
     ) -> "Connection":
         """Join the swarm of `initial_peers`. `key_file` gives an identity that lasts, for swarms with an allow-list."""
         peers = [PeerAddress.parse(peer) if isinstance(peer, str) else peer for peer in initial_peers]
         if not peers:
             raise UnreachableError("no initial peers: give the address that a node prints when it starts")
-        if key_file is not None:
-            load_key(key_file)  # a clear error before p2pd is asked
         connection = cls(peers, allowed, key_file, link_delay_s)
         try:
+            if key_file is not None:
+                load_key(Path(key_file))  # a clear error before p2pd is asked
+                connection._held_key = hold_key(Path(key_file))
             connection.run(connection._ensure_alive())
         except BaseException:
             connection.close()
@@ -128,6 +131,8 @@ class Connection:
         with contextlib.suppress(Exception):
             self._thread.run(self._shut())
         self._thread.stop()
+        if self._held_key is not None:
+            self._held_key.close()
 
     # Sessions
 

@@ -78,10 +78,10 @@ class RouteKeeper:
         `last` is the newest step's number, `answered` that of the last answered one. Raises NoRouteError or
         SessionError when patience is over.
         """
+        started_s, before = time.monotonic(), self.spans
         whole = self.route.complete and not self.broken
         if whole and not (any(hop.leaving for hop in self.route.hops) and await self._leave_behind()):
             return False
-        started_s, before = time.monotonic(), self.spans
         effort = Effort.AT_HAND if before else Effort.MEET
         failure: Exception = SessionError("no node answered")
         try:

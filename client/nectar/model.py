@@ -42,7 +42,7 @@ class AutoDistributedModelForCausalLM:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         allowed_peers: Sequence[PeerID] | None = None,
-        key_file: Path | None = None,
+        key_file: str | Path | None = None,
         patience_s: float = PATIENCE_S,
     ) -> Any:
         """A Transformers causal LM of the model's own family, connected to a swarm.

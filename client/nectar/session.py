@@ -153,13 +153,18 @@ class Session:
                 idle_s = 0.0 if keeper.check_computing() else idle_s + STALL_CHECK_S
 
     def _pump(self) -> None:
-        """Send the first node all that it has not been given."""
+        """Send the first node all that it has not been given, as fast as its link takes it."""
+        if self._closed or not self._keeper.route.complete:
+            return
         hop = self._keeper.route.hops[0]
         link = self._connection.present_link(hop.peer)
         if link is None:
             self._keeper.fail(hop, "has closed its link")
             return
         for step in self._history.after(self._sent, self._answered):
+            if link.crowded:
+                link.when_clear(self._pump)
+                return
             link.send(self._number, Kind.STEP, step.pack())
             self._sent = step.last
 
@@ -196,7 +201,7 @@ class Session:
                 link.send(self._number, Kind.STEP, payload)
             return
         step = Step.unpack(payload)
-        if step.last != self._last or self._answer is None:
+        if step.last != self._last or self._answer is None or self._answer.done():
             return
         asked = self._history.steps[-1].hidden
         if step.hidden.shape != asked.shape or step.hidden.dtype != asked.dtype:

@@ -34,6 +34,7 @@ from nectar_node.speed import Speed, measure_span
 
 RESTART_S = 1.0
 RETRY_S = 2.0
+MAX_KNOWN = 256
 MAX_MET = 8  # peers that a node makes sure of in each round
 MEMORY_SHARE = 0.8  # of the free memory, for weights and KV
 Result = TypeVar("Result")
@@ -180,7 +181,8 @@ class Node:
     def _remember(self, nodes: list[Announcement]) -> None:
         """Other nodes' addresses, to find the swarm again if it is lost."""
         met = [PeerAddress(peer_id(a.node), a.addresses) for a in nodes if a.node != self.identity.public]
-        self._peers = tuple({peer.peer: peer for peer in (*self.settings.initial_peers, *met)}.values())
+        known = {peer.peer: peer for peer in (*met, *self.settings.initial_peers, *self._peers)}
+        self._peers = tuple(known.values())[:MAX_KNOWN]
 
     async def _take_span(
         self, directory: Directory, addresses: tuple[Address, ...], stop: asyncio.Event

@@ -67,10 +67,13 @@ class Session:
         return True
 
     def pump(self) -> None:
-        """Send the successor all that it has not been given."""
+        """Send the successor all that it has not been given, as fast as its link takes it."""
         if self.successor is None or self.closed:
             return
         for step in self.history.after(self.sent, self.neighbours.settled):
+            if self.successor.crowded:
+                self.successor.when_clear(self.pump)
+                return
             self.successor.send(self.number, Kind.STEP, step.pack())
             self.sent = step.last
 

@@ -39,12 +39,15 @@ async def run_bootstrap(
                 host = await Host.start(key_file=key_file, listen=listen)
                 try:
                     directory = await Directory.join(host, initial_peers, alone=started, allowed=allowed)
-                    addresses = await host.addresses()
-                    listen = replace(listen, port=listen.port or addresses[0].port)
-                    on_ready([f"{address}/p2p/{host.peer_id}" for address in addresses])
-                    started = True
-                    await _until_either(stop, host.ended)
-                    await directory.close()
+                    try:
+                        addresses = await host.addresses()
+                        if not listen.port and addresses:
+                            listen = replace(listen, port=addresses[0].port)
+                        on_ready([f"{address}/p2p/{host.peer_id}" for address in addresses])
+                        started = True
+                        await _until_any(stop, host.ended)
+                    finally:
+                        await directory.close()
                 finally:
                     await host.close()
             except SwarmError as error:
@@ -52,12 +55,12 @@ async def run_bootstrap(
                     raise
                 log.warning("cannot come back yet: %s", error)
             if not stop.is_set():
-                log.warning("the libp2p daemon has ended; starting it again")
-                await asyncio.sleep(RESTART_S)
+                log.warning("starting the libp2p daemon again")
+                await _until_any(stop, timeout_s=RESTART_S)
 
 
-async def _until_either(*events: asyncio.Event) -> None:
+async def _until_any(*events: asyncio.Event, timeout_s: float | None = None) -> None:
     waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()

@@ -70,9 +70,7 @@ class Host:
         self._watch = asyncio.create_task(self._wait_for_end())
 
     @classmethod
-    async def start(
-        cls, *, key_file: Path | None = None, listen: Listen | None = None, relays: Sequence[str] = ()
-    ) -> "Host":
+    async def start(cls, *, key_file: Path | None = None, listen: Listen | None = None) -> "Host":
         """Start p2pd. Without `key_file` the identity is thrown away at the end; without `listen` nobody can dial us.
 
         Raises AddressInUseError or HostError.
@@ -82,7 +80,7 @@ class Host:
         folder = Path(tempfile.mkdtemp(prefix="nectar-"))  # mode 0700: whoever opens p2pd's socket acts as us
         private: Any = type("PrivateP2P", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"})
         try:
-            p2p = await private.create(**p2pd_arguments(key_file, listen, relays))
+            p2p = await private.create(**p2pd_arguments(key_file, listen))
         except (P2PDaemonError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise HostError(f"the libp2p daemon did not start: {error}") from error
@@ -154,7 +152,7 @@ class Host:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def p2pd_arguments(key_file: Path | None, listen: Listen | None, relays: Sequence[str]) -> dict[str, Any]:
+def p2pd_arguments(key_file: Path | None, listen: Listen | None) -> dict[str, Any]:
     """Arguments of `P2P.create` for a peer that listens (a node) or does not (a client)."""
     arguments: dict[str, Any] = {
         "identity_path": str(key_file) if key_file else None,
@@ -163,8 +161,6 @@ def p2pd_arguments(key_file: Path | None, listen: Listen | None, relays: Sequenc
         "nat_port_map": False,
         "startup_timeout": STARTUP_TIMEOUT_S,
         "idle_timeout": 10,
-        "trusted_relays": list(relays) or None,
-        "use_auto_relay": bool(relays),
     }
     if listen is None:
         return arguments | {"host_maddrs": None, "no_listen": True, "dht_mode": "client"}

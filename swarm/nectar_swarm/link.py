@@ -6,7 +6,7 @@ them, in turns between sessions; a session's own messages always stay in order.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from nectar_protocol.errors import MalformedError
 from nectar_protocol.identity import PeerID
@@ -17,6 +17,7 @@ from nectar_swarm.messages import Hello, Ping
 
 WIRE_VERSIONS = Hello(oldest=1, newest=1)
 READ_SIZE = 256 << 10
+CROWDED = 64 << 20
 MAX_BACKLOG = 256 << 20  # a peer that reads nothing for so long loses its link
 
 
@@ -45,6 +46,7 @@ class Link:
         self._urgent: list[bytes] = []
         self._bulk: dict[int, deque[bytes]] = {}
         self.held_bytes = 0  # of long messages that wait for the stream to take them
+        self._when_clear: set[Callable[[], None]] = set()
         self._pump: asyncio.Task[None] | None = None
         self._delayed: deque[bytes] = deque()
 
@@ -115,8 +117,18 @@ class Link:
         self._drop_bulk()
         self._writer.transport.abort()
 
+    @property
+    def crowded(self) -> bool:
+        """Does so much wait here that whoever has a long replay to send should wait too?"""
+        return self.held_bytes > CROWDED
+
+    def when_clear(self, callback: Callable[[], None]) -> None:
+        """Call back once, in the loop, when the link is no longer crowded; never if it ends before."""
+        self._when_clear.add(callback)
+
     def _drop_bulk(self) -> None:
         self._bulk.clear()
+        self._when_clear.clear()
         self.held_bytes = 0
         if self._pump is not None:
             self._pump.cancel()
@@ -152,6 +164,10 @@ class Link:
                 if frames and not self._writer.is_closing():
                     self._bulk[session] = frames
                 await self._writer.drain()
+                if self._when_clear and not self.crowded:
+                    callbacks, self._when_clear = self._when_clear, set()
+                    for callback in callbacks:
+                        callback()
         except ConnectionError:
             self._drop_bulk()  # the reading side sees the same end
         finally:

@@ -21,7 +21,7 @@ NOBODY = bytes(32)
 
 
 class ErrorCode(IntEnum):
-    """Why a node refuses. Those from 16 on are the sender's fault: sent for a step, they end it for good."""
+    """Why a node refuses. MALFORMED and OUT_OF_RANGE are the sender's fault: sent for a step, they end it for good."""
 
     BUSY = 1
     LEAVING = 2

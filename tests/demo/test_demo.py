@@ -19,6 +19,11 @@ def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def heed_interrupts() -> None:
+    """A shell's background job begins with SIGINT ignored, and hands that on to its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def eventually(true: Callable[[], bool], within_s: float = 60.0) -> bool:
     deadline_s = time.monotonic() + within_s
     while not true():
@@ -45,7 +50,12 @@ def test_the_demo_finishes_the_sentence_after_the_kill_and_tells_what_it_measure
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_no_process_is_left_when_the_demo_is_ended_early(number: signal.Signals, tmp_path: Path) -> None:
     demo = subprocess.Popen(
-        COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True
+        COMMAND,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     assert eventually(lambda: any("p2pd" in process.name() for process in descendants(demo.pid)))
     started = descendants(demo.pid)

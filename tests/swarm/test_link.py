@@ -122,6 +122,29 @@ async def test_what_was_sent_before_the_end_arrives(join: Join, eventually: Even
     assert [kind for _, _, kind, _ in other.handler.messages] == [Kind.CLOSE]
 
 
+async def test_who_waits_for_a_clear_link_sends_more_than_it_would_hold(
+    join: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "CROWDED", 256 << 10)
+    monkeypatch.setattr(link_module, "MAX_BACKLOG", 1 << 20)
+    one, other = await join(), await join()
+    link = await other.connect(one)
+    left = list(range(24))
+
+    def pump() -> None:
+        while left:
+            if link.crowded:
+                link.when_clear(pump)
+                return
+            link.send(1, Kind.STEP, bytes([left.pop(0)]) * (300 << 10))
+
+    pump()
+    assert left  # it did not all go at once
+    await eventually(lambda: len(one.handler.messages) == 24)
+    assert [payload[0] for *_, payload in one.handler.messages] == list(range(24))
+    assert not link.crowded
+
+
 async def test_a_closed_link_drops_what_is_sent(join: Join, eventually: Eventually) -> None:
     one, other = await join(), await join()
     link = await one.connect(other)

@@ -82,7 +82,7 @@ def run() -> None:
         missing = str(error.name).partition(".")[0]
         if missing.startswith("nectar"):
             raise
-        part = "node" if "node" in sys.argv[1:2] else "client"
+        part = {"node": "node", "demo": "demo"}.get(sys.argv[1], "client")
         report(
             f"{missing} is not installed; install this part with: pip install 'nectar-swarm[{part}]'", FAULTY, as_json
         )
@@ -99,7 +99,7 @@ def run() -> None:
 
 def wants_json() -> bool:
     """Is JSON asked for? Known before the command line is understood, since that may be what is wrong."""
-    return "--json" in sys.argv or os.environ.get("NECTAR_JSON", "").lower() in ("1", "true", "yes", "on")
+    return "--json" in sys.argv or os.environ.get("NECTAR_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on")
 
 
 def report(message: str, code: int, as_json: bool) -> None:
