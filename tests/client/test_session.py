@@ -121,6 +121,7 @@ class Network:
         return SimpleNamespace(
             peer=node.candidate.peer,
             busy_ms=0,
+            crowded=False,
             send=lambda number, kind, payload=b"": self.post(node.take, kind, payload),
         )
 

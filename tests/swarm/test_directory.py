@@ -206,5 +206,5 @@ def test_what_is_whole_and_alive_is_read_from_a_record(announce: Announce) -> No
     identity = Identity.generate()
     good = announce(identity, MODEL)
     expired = announce(identity, MODEL, issued_ms=good.issued_ms - 20_000, expires_ms=good.issued_ms - 10_000)
-    values = [good.pack(), expired.pack(), b"", b"garbage", good.pack()[:-1] + b"\0"]
+    values = [good.pack(), expired.pack(), b"", b"garbage", good.pack()[:-1] + bytes([good.pack()[-1] ^ 1])]
     assert list(parse(values)) == [good]
