@@ -41,8 +41,9 @@ class SeenModel:
 
     @property
     def blocks(self) -> int:
-        """The highest block that anybody serves; a census knows no more of a model than its nodes show."""
-        return max((node.announcement.stop for node in self.nodes), default=0)
+        """How many blocks the model has, as its nodes say, and at least up to the last one announced."""
+        said = [node.status.blocks for node in self.nodes if node.status]
+        return max([*said, *(node.announcement.stop for node in self.nodes)], default=0)
 
     def coverage(self) -> list[int]:
         """How many nodes that answer serve each block."""

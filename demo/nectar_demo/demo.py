@@ -1,5 +1,7 @@
 """`nectar demo`: three nodes on this machine, a sentence through them, one of them killed, the sentence finished."""
 
+import os
+import re
 import shutil
 import signal
 import sys
@@ -11,8 +13,8 @@ from typing import Any
 
 from nectar.cli.output import emit, stdout
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nectar_demo import MODEL_FOLDER
 from nectar_demo.errors import DemoError
@@ -23,6 +25,8 @@ NEW_TOKENS = 72
 KILL_AT = 24
 WARM_UP = 8
 PICTURE_WIDTH = 104
+START_TITLE = "[bold]Starting a swarm of three nodes[/], each a process of its own, on loopback …"
+SENTENCE_TITLE = "[bold]One sentence through the swarm[/], greedily, token by token:"
 
 Route = list[dict[str, Any]]
 
@@ -48,20 +52,18 @@ def run_demo(prompt: str, *, keep: bool = False, as_json: bool = False, picture:
     `picture` is where to save what was on the screen, as SVG.
     """
     console = Console(stderr=True, highlight=False) if as_json else stdout
-    if picture is not None:
-        console = Console(highlight=False, record=True, width=PICTURE_WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="nectar-demo-"))
     nodes: list[NodeProcess] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         start_nodes(nodes, folder, console)
-        outcome = run_sentence(prompt, nodes, console)
+        outcome, sentence = run_sentence(prompt, nodes, console)
         if as_json:
             emit(**asdict(outcome))
         else:
             console.print(draw(outcome))
         if picture is not None:
-            console.save_svg(str(picture), title="nectar demo")
+            save_picture(picture, nodes, sentence, outcome)
         if keep:
             wait_for_interrupt(nodes, console)
     finally:
@@ -73,7 +75,7 @@ def run_demo(prompt: str, *, keep: bool = False, as_json: bool = False, picture:
 
 def start_nodes(nodes: list[NodeProcess], folder: Path, console: Console) -> None:
     """The first node starts a swarm; the others join it."""
-    console.print("[bold]Starting a swarm of three nodes[/], each a process of its own, on loopback …")
+    console.print(START_TITLE)
     peers: list[str] = []
     for name, blocks in NODES:
         nodes.append(NodeProcess(name, folder, MODEL_FOLDER, blocks, peers))
@@ -82,13 +84,21 @@ def start_nodes(nodes: list[NodeProcess], folder: Path, console: Console) -> Non
     for node in nodes:
         if not node.serving:
             node.wait()
-        start, stop = node.serving["start"], node.serving["stop"]
-        drawn = "·" * start + "━" * (stop - start) + "·" * (node.serving["blocks"] - stop)
-        console.print(f"  {node.name:5} serves blocks {node.blocks}  [yellow]{drawn}[/]  [dim]{node.peer}[/]")
+        console.print(introduce(node))
 
 
-def run_sentence(prompt: str, nodes: list[NodeProcess], console: Console) -> Outcome:
-    """Generate through the swarm, kill the last node of the route on the way, and compare with this machine alone."""
+def introduce(node: NodeProcess) -> str:
+    """A line about a node, with its blocks drawn to scale."""
+    start, stop = node.serving["start"], node.serving["stop"]
+    drawn = "·" * start + "━" * (stop - start) + "·" * (node.serving["blocks"] - stop)
+    return f"  {node.name:5} serves blocks {node.blocks}  [yellow]{drawn}[/]  [dim]{node.peer}[/]"
+
+
+def run_sentence(prompt: str, nodes: list[NodeProcess], console: Console) -> tuple[Outcome, Text]:
+    """Generate through the swarm, kill the last node of the route on the way, and compare with this machine alone.
+
+    Returns what was measured, and the sentence as it stood on the screen.
+    """
     import torch
     from nectar.connection import Connection
     from nectar.model import AutoDistributedModelForCausalLM
@@ -113,10 +123,10 @@ def run_sentence(prompt: str, nodes: list[NodeProcess], console: Console) -> Out
         model = AutoDistributedModelForCausalLM.from_pretrained(str(MODEL_FOLDER), connection=connection)
         model.generate(ids, max_new_tokens=WARM_UP, do_sample=False)
         with model.session(ids.shape[1] + NEW_TOKENS) as session:
-            console.print("\n[bold]One sentence through the swarm[/], greedily, token by token:\n")
+            console.print(f"\n{SENTENCE_TITLE}\n")
             show = Show(tokenizer, session, nodes, console)
             out = model.generate(ids, session=session, streamer=show, **settings)
-            return Outcome(
+            outcome = Outcome(
                 text=tokenizer.decode(out[0], skip_special_tokens=True),
                 identical_to_local=bool(torch.equal(out, expected)),
                 killed=show.killed,
@@ -127,6 +137,7 @@ def run_sentence(prompt: str, nodes: list[NodeProcess], console: Console) -> Out
                 swarm_tokens_per_s=round(show.tokens_per_s(), 1),
                 local_tokens_per_s=round(NEW_TOKENS / local_s, 1),
             )
+            return outcome, show.transcript
     finally:
         connection.close()
 
@@ -139,6 +150,7 @@ class Show:
         self.times_s: list[float] = []
         self.killed = ""
         self.route_before: Route = []
+        self.transcript = Text()
         self._ids: list[int] = []
         self._shown = ""
         self._last_s = 0.0
@@ -161,15 +173,19 @@ class Show:
     def _print(self, style: str) -> None:
         text = self.tokenizer.decode(self._ids, skip_special_tokens=True)
         if not text.endswith("\ufffd"):  # a character whose bytes have not all come
-            self.console.print(escape(text[len(self._shown) :]), end="", style=style, soft_wrap=True)
+            self._show(text[len(self._shown) :], style)
             self._shown = text
 
     def _kill(self) -> None:
         self.route_before = self.named_route()
         victim = next(node for node in self.nodes if node.peer == self.session.route[-1].peer)
         self.killed = victim.name
-        self.console.print(f"[bold red] ⚡ {victim.name} is killed (kill -9) [/]", end="", soft_wrap=True)
+        self._show(f" ⚡ {victim.name} is killed (kill -9) ", "bold red")
         victim.kill()
+
+    def _show(self, text: str, style: str) -> None:
+        self.console.print(Text(text, style), end="", soft_wrap=True)
+        self.transcript.append(text, style)
 
     def named_route(self) -> Route:
         names = {node.peer: node.name for node in self.nodes}
@@ -197,6 +213,20 @@ def draw(outcome: Outcome) -> Table:
     same = "[green]token for token the same[/]" if outcome.identical_to_local else "[red]different[/]"
     table.add_row("text against alone", same)
     return table
+
+
+def save_picture(path: Path, nodes: list[NodeProcess], sentence: Text, outcome: Outcome) -> None:
+    """What was on the screen, as SVG in whatever monospaced font the reader has."""
+    with open(os.devnull, "w") as nowhere:
+        console = Console(file=nowhere, record=True, width=PICTURE_WIDTH, force_terminal=True, highlight=False)
+        console.print(START_TITLE)
+        for node in nodes:
+            console.print(introduce(node))
+        console.print(f"\n{SENTENCE_TITLE}\n")
+        console.print(sentence)
+        console.print()
+        console.print(draw(outcome))
+        path.write_text(re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="nectar demo"), flags=re.DOTALL))
 
 
 def wait_for_interrupt(nodes: list[NodeProcess], console: Console) -> None:

@@ -140,7 +140,9 @@ class Node:
             if span is None:
                 return
             self._span = span
-        about = About(self.settings.name, self.model_name, describe(self.device), self.settings.version)
+        about = About(
+            self.settings.name, self.model_name, self.anatomy.blocks, describe(self.device), self.settings.version
+        )
         service = Service(
             host,
             self._span,

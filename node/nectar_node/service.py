@@ -43,6 +43,7 @@ class About:
 
     name: str
     model_name: str
+    blocks: int
     device: str
     version: str
 
@@ -189,6 +190,7 @@ class Service:
             kv_total=self.budget.total,
             sessions=len(self._sessions),
             queued=self._engine.queued,
+            blocks=self.about.blocks,
             name=self.about.name,
             model=self.about.model_name,
             device=self.about.device,

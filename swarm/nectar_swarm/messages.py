@@ -274,12 +274,15 @@ class Error:
 
 @dataclass(frozen=True)
 class Status:
-    """What a node says of itself when asked. All of it is a claim; KV is counted in positions of one row."""
+    """What a node says of itself when asked. All of it is a claim. KV is counted in positions of one row; `blocks` is
+    the number of blocks of the whole model.
+    """
 
     kv_free: int
     kv_total: int
     sessions: int
     queued: int
+    blocks: int
     name: str
     model: str
     device: str
@@ -294,13 +297,14 @@ class Status:
             + uint(self.kv_total, 8, "kv_total")
             + uint(self.sessions, 4, "sessions")
             + uint(self.queued, 4, "queued")
+            + uint(self.blocks, 2, "blocks")
             + b"".join(uint(len(text), 2, "text length") + text for text in cut)
         )
 
     @classmethod
     def unpack(cls, data: bytes) -> "Status":
         reader = Reader(data)
-        numbers = reader.uint(8), reader.uint(8), reader.uint(4), reader.uint(4)
+        numbers = reader.uint(8), reader.uint(8), reader.uint(4), reader.uint(4), reader.uint(2)
         texts = []
         for _ in range(5):
             if (size := reader.uint(2)) > MAX_TEXT:

@@ -9,9 +9,9 @@ from nectar_swarm.messages import Status
 MODEL = ModelID(b"\xab" * 32)
 
 
-def seen(start: int, stop: int, name: str | None, state: NodeState = NodeState.SERVING) -> SeenNode:
+def seen(start: int, stop: int, name: str | None, state: NodeState = NodeState.SERVING, blocks: int = 0) -> SeenNode:
     announcement = Announcement(PublicKey(bytes(32)), MODEL, 0, 1, start, stop, Profile.F32, state, 1, 1, ())
-    status = None if name is None else Status(1, 2, 0, 0, "bee", name, "cpu", "float32", "0")
+    status = None if name is None else Status(1, 2, 0, 0, blocks, "bee", name, "cpu", "float32", "0")
     return SeenNode(announcement, status)
 
 
@@ -21,6 +21,11 @@ def test_blocks_are_covered_by_nodes_that_serve_and_answer() -> None:
     assert [node.state for node in nodes] == ["serving", "serving", "silent", "joining"]
     assert model.blocks == 6
     assert model.coverage() == [1, 1, 2, 1, 0, 0]
+
+
+def test_blocks_that_nobody_announces_are_missing_when_nodes_say_that_they_exist() -> None:
+    model = SeenModel(MODEL, (seen(0, 2, "m", blocks=4), seen(0, 1, None)))
+    assert model.coverage() == [1, 1, 0, 0]
 
 
 def test_a_model_is_called_what_most_of_its_nodes_call_it() -> None:

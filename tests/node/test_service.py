@@ -98,7 +98,7 @@ async def service(load_span: Callable[[str, int, int], SpanModel]) -> AsyncItera
     host = await Host.start(listen=LOOPBACK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service_module, "SWEEP_S", 0.05)
-        about = About("bee", "tiny", "cpu", "0.0.1")
+        about = About("bee", "tiny", 6, "cpu", "0.0.1")
         service = Service(host, load_span("llama", START, STOP), MODEL, KVBudget(KV), Speed(), about)
         await service.start()
         yield service

@@ -102,7 +102,8 @@ errors = st.builds(
     Error, code=st.sampled_from(ErrorCode), text=texts, generation=u32, peer=st.none() | peers
 )  # fmt: skip
 statuses = st.builds(
-    Status, kv_free=u64, kv_total=u64, sessions=u32, queued=u32, name=texts, model=texts, device=texts, dtype=texts,
+    Status, kv_free=u64, kv_total=u64, sessions=u32, queued=u32, blocks=u16,
+    name=texts, model=texts, device=texts, dtype=texts,
     version=texts,
 )  # fmt: skip
 messages = st.one_of(
@@ -139,13 +140,13 @@ def test_a_text_is_cut_between_characters() -> None:
 
 
 def test_a_status_of_long_texts_can_be_sent() -> None:
-    status = Status(1, 2, 3, 4, *("é" * 2000 for _ in range(5)))
-    assert Status.unpack(status.pack()) == Status(1, 2, 3, 4, *("é" * (MAX_TEXT // 2) for _ in range(5)))
+    status = Status(1, 2, 3, 4, 5, *("é" * 2000 for _ in range(5)))
+    assert Status.unpack(status.pack()) == Status(1, 2, 3, 4, 5, *("é" * (MAX_TEXT // 2) for _ in range(5)))
 
 
 def test_a_later_version_may_append_to_a_greeting_and_a_status() -> None:
     assert Hello.unpack(Hello(1, 2).pack() + b"more") == Hello(1, 2)
-    status = Status(1, 2, 3, 4, "a", "b", "c", "d", "e")
+    status = Status(1, 2, 3, 4, 5, "a", "b", "c", "d", "e")
     assert Status.unpack(status.pack() + b"more") == status
 
 

@@ -50,7 +50,7 @@ MESSAGES: list[tuple[str, int, Kind, Any]] = [
     ("error", 5, Kind.ERROR, Error(ErrorCode.BUSY, "every place is taken…")),
     ("error about a neighbour", 5, Kind.ERROR, Error(ErrorCode.UNREACHABLE, "no route", 3, NEXT.peer_id)),
     ("ask", 0, Kind.ASK, None),
-    ("status", 0, Kind.STATUS, Status(100, 2000, 3, 4, "a node", "a model", "a GPU", "bf16", "0.1.0")),
+    ("status", 0, Kind.STATUS, Status(100, 2000, 3, 4, 80, "a node", "a model", "a GPU", "bf16", "0.1.0")),
 ]
 
 
