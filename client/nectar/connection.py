@@ -78,6 +78,7 @@ class Connection:
         self._host: Host | None = None
         self._directory: Directory | None = None
         self._peers: Peers | None = None
+        self._refresher: asyncio.Task[None] | None = None
         self._sessions: dict[int, Listener] = {}
         self._asked: dict[int, asyncio.Future[Status]] = {}
         self._known: dict[ModelID, tuple[float, dict[PublicKey, Announcement]]] = {}
@@ -155,21 +156,29 @@ class Connection:
         return self._peers.link(peer) if self._peers else None
 
     async def nodes(self, model: ModelID, *, fresh: bool = False) -> list[Announcement]:
-        """The nodes that announce a model and do not leave; read at most 30 s ago, half a second if `fresh`.
+        """The nodes that announce a model and do not leave: those known, or if `fresh` as of half a second ago.
 
         What was read before counts until it expires, so that a directory in trouble hides nobody. Raises SwarmError.
         """
         now_s, now_ms = asyncio.get_running_loop().time(), time.time() * 1000
-        read_s, known = self._known.get(model, (-REFRESH_S, {}))
-        if not known or now_s - read_s > (FRESH_S if fresh else REFRESH_S):
+        read_s, said = self._known.get(model, (-REFRESH_S, {}))
+        known = {public: node for public, node in said.items() if node.expires_ms > now_ms}
+        if not known or (fresh and now_s - read_s > FRESH_S):
             await self._ensure_alive()
             assert self._directory is not None
             for node in await self._directory.nodes(model):
                 if node.node not in known or node.issued_ms > known[node.node].issued_ms:
                     known[node.node] = node
-            known = {public: node for public, node in known.items() if node.expires_ms > now_ms}
             self._known[model] = (now_s, known)
         return [node for node in known.values() if node.state is not NodeState.LEAVING]
+
+    async def _keep_fresh(self) -> None:
+        """While there are sessions, read the directory and meet who is new: a spare is needed in a hurry."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            for model in list(self._known) if self._sessions else ():
+                with contextlib.suppress(SwarmError):
+                    await self.candidates(model, Effort.LOOK_AGAIN)
 
     async def models(self) -> list[ModelID]:
         """The models of this swarm. Raises SwarmError."""
@@ -247,6 +256,7 @@ class Connection:
                 raise
             self._peers = Peers(self._host, self, allowed=self._allowed, delay_s=self._link_delay_s)
             await self._peers.start()
+            self._refresher = asyncio.create_task(self._keep_fresh())
             return self._peers
 
     def _meeting_points(self) -> list[PeerAddress]:
@@ -256,6 +266,8 @@ class Connection:
         return list({peer.peer: peer for peer in (*self.initial_peers, *others)}.values())
 
     async def _leave(self) -> None:
+        if self._refresher is not None:
+            self._refresher.cancel()
         peers, directory, host = self._peers, self._directory, self._host
         self._peers = self._directory = self._host = None
         for part in (peers, directory, host):

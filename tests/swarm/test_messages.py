@@ -102,9 +102,8 @@ errors = st.builds(
     Error, code=st.sampled_from(ErrorCode), text=texts, generation=u32, peer=st.none() | peers
 )  # fmt: skip
 statuses = st.builds(
-    Status, kv_free=u64, kv_total=u64, sessions=u32, queued=u32, blocks=u16,
-    name=texts, model=texts, device=texts, dtype=texts,
-    version=texts,
+    Status, kv_free=u64, kv_total=u64, sessions=u32, queued=u32, blocks=u16, name=texts, model=texts, device=texts,
+    dtype=texts, version=texts,
 )  # fmt: skip
 messages = st.one_of(
     st.builds(Hello, u16, u16), st.builds(Ping, u32, u32), neighbours, opens, st.builds(Routed, u32), steps, errors,
