@@ -1,6 +1,7 @@
 """What all tests share: caches and settings of their own, a small model, and swarms of real processes."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,12 @@ def quiet_and_frugal() -> None:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random-weight Llama of 8 blocks in several shards."""
     return make_llama("tiny", tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def damaged_folder(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A copy of one of a folder's own checkpoints that a test may spoil."""
+    return lambda name: shutil.copytree(checkpoint_folder(name), tmp_path / name)
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from nectar_protocol.address import Address
@@ -22,6 +22,7 @@ from nectar_swarm.errors import SwarmError
 from nectar_swarm.host import Host, Listen, PeerAddress
 from nectar_swarm.keyfile import hold_key, load_or_create_key
 from nectar_swarm.source import LocalFolder, Source, open_source
+from nectar_swarm.waiting import first_of
 
 from nectar_node.devices import PROFILES, choose_device, choose_dtype, describe
 from nectar_node.kv import KVBudget
@@ -115,7 +116,7 @@ class Node:
                     log.warning("cannot come back yet: %s", error)
                 if not stop.is_set():
                     log.warning("the libp2p daemon has ended; starting it again")
-                    await _first_of(stop.wait(), timeout_s=RESTART_S)
+                    await first_of(stop.wait(), timeout_s=RESTART_S)
 
     async def _run_once(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set or p2pd ends."""
@@ -168,7 +169,7 @@ class Node:
         """Every half minute; sooner while none of the peers we know answers."""
         wait_s = RETRY_S
         while True:
-            await _first_of(stop.wait(), host.ended.wait(), timeout_s=wait_s)
+            await first_of(stop.wait(), host.ended.wait(), timeout_s=wait_s)
             if stop.is_set() or host.ended.is_set():
                 return
             try:
@@ -195,7 +196,7 @@ class Node:
         await directory.announce(joining)
         log.info("loading blocks %d:%d of %s", start, stop_block, self.source.name)
         loading = asyncio.ensure_future(_in_thread(lambda: self._load(start, stop_block)))
-        await _first_of(loading, stop.wait())
+        await first_of(loading, stop.wait())
         if stop.is_set():
             loading.cancel()
             return None
@@ -266,17 +267,6 @@ class Node:
             decode_ms=self._speed.decode_s * 1e3,
             shards=tuple(self.checkpoint.opened),
         )
-
-
-async def _first_of(*waiting: Awaitable[Any], timeout_s: float | None = None) -> None:
-    """Return when one of these is done or the time is over; those that are not tasks already are cancelled then."""
-    futures = [asyncio.ensure_future(one) for one in waiting]
-    try:
-        await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for future, one in zip(futures, waiting, strict=True):
-            if future is not one:
-                future.cancel()
 
 
 async def _in_thread(work: Callable[[], Result]) -> Result:

@@ -27,9 +27,6 @@ class Reader:
         except UnicodeDecodeError as error:
             raise MalformedError("a text is not UTF-8") from error
 
-    def rest(self) -> bytes:
-        return self.take(len(self.data) - self.offset)
-
     def end(self) -> None:
         """Raise MalformedError unless everything has been read."""
         if self.offset != len(self.data):

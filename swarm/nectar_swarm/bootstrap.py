@@ -15,6 +15,7 @@ from nectar_swarm.directory import Directory
 from nectar_swarm.errors import SwarmError
 from nectar_swarm.host import Host, Listen, PeerAddress
 from nectar_swarm.keyfile import hold_key, load_or_create_key
+from nectar_swarm.waiting import first_of
 
 RESTART_S = 1.0
 
@@ -45,7 +46,7 @@ async def run_bootstrap(
                             listen = replace(listen, port=addresses[0].port)
                         on_ready([f"{address}/p2p/{host.peer_id}" for address in addresses])
                         started = True
-                        await _until_any(stop, host.ended)
+                        await first_of(stop.wait(), host.ended.wait())
                     finally:
                         await directory.close()
                 finally:
@@ -56,11 +57,4 @@ async def run_bootstrap(
                 log.warning("cannot come back yet: %s", error)
             if not stop.is_set():
                 log.warning("starting the libp2p daemon again")
-                await _until_any(stop, timeout_s=RESTART_S)
-
-
-async def _until_any(*events: asyncio.Event, timeout_s: float | None = None) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
+                await first_of(stop.wait(), timeout_s=RESTART_S)

@@ -148,6 +148,8 @@ class Host:
     async def close(self) -> None:
         self._watch.cancel()
         await self.p2p.shutdown()
+        # hivemind leaves the pipe of its daemon to the collector, which may come after the loop has closed.
+        self.p2p._child._transport.close()
         self.ended.set()
         shutil.rmtree(self._folder, ignore_errors=True)
 

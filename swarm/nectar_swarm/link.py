@@ -107,7 +107,10 @@ class Link:
                     self._waiting.append(message)
 
     def close(self) -> None:
-        """End the stream behind the short messages sent before; long ones that still wait are dropped."""
+        """End the stream behind the short messages sent before; long ones that still wait are dropped.
+
+        Not a delivery: if the peer is sending just then, libp2p may reset the stream under what is on its way.
+        """
         self._flush()
         self._drop_bulk()
         self._writer.close()

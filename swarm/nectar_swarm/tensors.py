@@ -32,4 +32,5 @@ def read_tensor(reader: Reader) -> torch.Tensor:
     if size != len(reader.data) - reader.offset:
         raise MalformedError(f"a tensor of {size} bytes in {len(reader.data) - reader.offset}")
     # A bytearray, because torch wants memory that it may write to.
-    return torch.frombuffer(bytearray(reader.rest()), dtype=DTYPES[code]).view(batch, tokens, width)
+    numbers = bytearray(memoryview(reader.data)[reader.offset :])
+    return torch.frombuffer(numbers, dtype=DTYPES[code]).view(batch, tokens, width)

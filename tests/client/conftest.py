@@ -1,6 +1,5 @@
 """Small random checkpoints for the client's own part of a model, and candidates for routes."""
 
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -33,12 +32,6 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return folder
 
     return make
-
-
-@pytest.fixture
-def damaged_folder(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of a family's checkpoint that a test may spoil."""
-    return lambda family: shutil.copytree(checkpoint_folder(family), tmp_path / family)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Small random checkpoints of several families, the whole models they came from, and spans of them."""
 
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -58,12 +57,6 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
         return folder
 
     return make
-
-
-@pytest.fixture
-def damaged_folder(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """A copy of a family's checkpoint that a test may spoil."""
-    return lambda family: shutil.copytree(checkpoint_folder(family), tmp_path / family)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from nectar_node.errors import DeviceError, PlacementError
-from nectar_node.node import Node, NodeSettings, _first_of, _in_thread
+from nectar_node.node import Node, NodeSettings, _in_thread
 from nectar_protocol.announcement import MAX_SIZE, Announcement, NodeState, Profile
 from nectar_protocol.identity import Identity
 from nectar_swarm.directory import LIFE_MS
@@ -133,17 +133,6 @@ def test_settings_that_cannot_be_met_are_refused_at_once(make_node: Callable[...
         make_node(dtype="float8", key_file=tmp_path / "b.key")
     with pytest.raises(CheckpointError):
         make_node(model=str(tmp_path / "nothing"), key_file=tmp_path / "c.key")
-
-
-async def test_the_first_of_several_ends_the_wait_and_the_others_are_cancelled() -> None:
-    never, now = asyncio.Event(), asyncio.Event()
-    kept = asyncio.ensure_future(never.wait())
-    now.set()
-    await _first_of(kept, never.wait(), now.wait())
-    assert not kept.done()
-    await _first_of(kept, timeout_s=0.0)
-    assert not kept.done()
-    kept.cancel()
 
 
 async def test_work_in_a_thread_gives_its_result_or_its_error() -> None:

@@ -7,13 +7,13 @@ import click
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.service import serve
-from nectar.cli.settings import data_folder, option
+from nectar.cli.settings import data_folder
 
 
 @click.command(short_help="A peer that introduces others and keeps the directory.")
 @options.initial_peers
 @options.all_of(options.listen)
-@option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
+@options.own_key
 @options.allowed_peers
 @options.json_output
 @options.verbose

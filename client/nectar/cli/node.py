@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @option("--threads", type=click.IntRange(1), help="CPU threads to compute with; by default PyTorch's choice.")
 @option("--kv-tokens", type=click.IntRange(1), default=16_384, show_default=True, help="Positions of KV to promise.")
 @options.all_of(options.listen)
-@option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
+@options.own_key
 @option("--name", default=platform.node, help="What to call this node; by default the machine's name.")
 @options.allowed_peers
 @option(

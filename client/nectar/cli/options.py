@@ -30,6 +30,7 @@ allowed_peers = option(
     metavar="PEER",
     help="Peer IDs, or files of them, one a line: talk to no others.",
 )
+own_key = option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
 client_key = option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
