@@ -1,69 +1,223 @@
-"""One compute thread under the loop: it alone touches the model.
+"""The compute thread: it alone touches the model, one iteration after the other.
 
-loop: `submit(work)`  ->  thread: `execute(work)`  ->  loop: `deliver(work, result or exception)`
+loop: `submit(work)`  ->  thread: what the scheduler takes, in one forward  ->  loop: `deliver(work, output or error)`
+
+A session's works run in the order in which they came. Where one fails, only its session does.
 """
 
 import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from itertools import groupby
 
 import torch
 
-Work = TypeVar("Work")
+from nectar_node.attendance import Attendance
+from nectar_node.runner import Piece, Runner
+from nectar_node.scheduler import MAX_ROWS, FirstCome, Grant, Scheduler, Work
+from nectar_node.speed import Speed
+
+MIN_PROMPT_ROWS = 16
+WAIT_SMOOTHING = 0.1
+Deliver = Callable[[Work, torch.Tensor | Exception], None]
+Result = tuple[Work, torch.Tensor | Exception]
 
 
-class Engine(Generic[Work]):
-    """Runs work in the order of its arrival. `busy_ms` is the age of the running piece, for heartbeats."""
+class Engine:
+    """Made in the loop that calls it. `blocks` is the size of the whole span, for measuring."""
 
     def __init__(
-        self,
-        execute: Callable[[Work], torch.Tensor],
-        deliver: Callable[[Work, torch.Tensor | Exception], None],
+        self, runner: Runner, speed: Speed, blocks: int, deliver: Deliver, scheduler: Scheduler | None = None
     ) -> None:
-        self._execute, self._deliver = execute, deliver
+        self._runner, self._speed, self._blocks, self._deliver = runner, speed, blocks, deliver
+        self._scheduler: Scheduler = scheduler or FirstCome()
         self._loop = asyncio.get_running_loop()
-        self._ready: deque[Work] = deque()
         self._changed = threading.Condition()
+        self._attendance = Attendance()
+        self._works: dict[Hashable, deque[Work]] = {}  # of each flow; the first waits or runs
+        self._running: set[Hashable] = set()
+        self._ended: dict[Hashable, Callable[[], None]] = {}
         self._stopped = False
-        self._started: float | None = None
-        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
-        self._thread.start()
+        self._started_s: float | None = None
+        self._wait_s = 0.0
+        self.iterations = 0
+        self.finished = asyncio.Event()  # once the thread has ended
+        threading.Thread(target=self._run, name="compute", daemon=True).start()
+
+    # In the loop
 
     def submit(self, work: Work) -> None:
         with self._changed:
-            self._ready.append(work)
-            self._changed.notify()
+            now_s = work.ready_s = time.monotonic()
+            self._attendance.came(work.flow, now_s, short=work.short)
+            works = self._works.setdefault(work.flow, deque())
+            works.append(work)
+            if len(works) == 1:
+                self._scheduler.add(work)
+                self._changed.notify()
+
+    def end(self, flow: Hashable, then: Callable[[], None]) -> None:
+        """Drop a flow's works; `then` is called, in the loop, once nothing of it runs: at once, or soon."""
+        with self._changed:
+            self._attendance.forget(flow)
+            if works := self._works.pop(flow, None):
+                self._scheduler.discard(works[0])
+            if flow in self._running:
+                self._ended[flow] = then
+                return
+        then()
 
     @property
     def queued(self) -> int:
-        return len(self._ready)
+        """Rows that wait."""
+        with self._changed:
+            return self._scheduler.rows
+
+    @property
+    def wait_us(self) -> int:
+        """How long a token has lately waited before it was computed; 0 for an idle node."""
+        return int(self._wait_s * 1e6) if self._works else 0
 
     def busy_ms(self) -> int:
-        started = self._started
-        return 0 if started is None else int((time.monotonic() - started) * 1000)
+        """The age of the running iteration, for heartbeats."""
+        started_s = self._started_s
+        return 0 if started_s is None else int((time.monotonic() - started_s) * 1000)
 
     def stop(self) -> None:
-        """Let the running piece end and drop the rest."""
+        """Let the running iteration end and drop the rest."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
 
-    def _take(self) -> Work | None:
-        with self._changed:
-            while not self._ready and not self._stopped:
-                self._changed.wait()
-            return None if self._stopped else self._ready.popleft()
+    # In the compute thread
 
+    @torch.inference_mode()
     def _run(self) -> None:
-        while (work := self._take()) is not None:
-            self._started = time.monotonic()
+        while grants := self._take():
+            self._started_s = time.monotonic()
+            results = [result for group in _groups(grants) for result in self._compute(group)]
+            self._started_s = None
+            self.iterations += 1
+            finished, ended = self._settle(grants, results)
+            self._call(self._hand_over, finished, ended)
+        self._call(self.finished.set)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _take(self) -> list[Grant]:
+        """The next iteration; nothing when the engine has stopped."""
+        with self._changed:
+            while not self._scheduler.rows and not self._stopped:
+                self._changed.wait()
+            now_s = since_s = time.monotonic()
+            while (wait_s := self._attendance.wait_until(since_s, self._speed.iteration_s) - now_s) > 0:
+                self._changed.wait(wait_s)
+                now_s = time.monotonic()
+            if self._stopped:
+                return []
+            grants = self._scheduler.take(self._prompt_rows())
+            self._running = {grant.work.flow for grant in grants}
+            for grant in grants:
+                if grant.work.short:
+                    self._wait_s += WAIT_SMOOTHING * (now_s - grant.work.ready_s - self._wait_s)
+            return grants
+
+    def _prompt_rows(self) -> int | None:
+        """None while nobody else is about: a prompt then runs whole. While others decode, as many rows as take as
+        long as decoding does, so that an iteration lasts about twice as long as without them."""
+        others, decode = self._attendance.others(next(iter(self._works)), time.monotonic())
+        if not decode:
+            return MAX_ROWS if others else None
+        rows = int(self._speed.iteration_s / self._speed.prefill_s) if self._speed.prefill_s else 0
+        return max(MIN_PROMPT_ROWS, min(rows, MAX_ROWS))
+
+    def _compute(self, grants: Sequence[Grant]) -> list[Result]:
+        """One forward for works through the same blocks; each alone, if together they fail."""
+        started_s = time.perf_counter()
+        failed: list[Result] = []
+        pieces: dict[Work, Piece] = {}
+        for grant in grants:
+            piece = _piece(grant)
             try:
-                result: torch.Tensor | Exception = self._execute(work)
-            except Exception as error:  # whatever a model raises fails this step, never the node
-                result = error
-            self._started = None
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._deliver, work, result)
+                self._runner.prepare(piece)
+                pieces[grant.work] = piece
+            except Exception as error:
+                failed.append((grant.work, error))
+        try:
+            outputs = self._runner.run(list(pieces.values())) if pieces else []
+        except Exception:  # whatever a model raises fails its step, never the node, and nobody else's step
+            return failed + [self._alone(work, piece) for work, piece in pieces.items()]
+        kv = grants[0].work.kv
+        if kv.stop - kv.start == self._blocks:
+            short = sum(piece.rows for work, piece in pieces.items() if work.short)
+            rows = sum(piece.rows for piece in pieces.values())
+            self._speed.count(short, rows - short, time.perf_counter() - started_s)
+        return failed + list(zip(pieces, outputs, strict=True))
+
+    def _alone(self, work: Work, piece: Piece) -> Result:
+        try:
+            return work, self._runner.run([piece])[0]
+        except Exception as error:
+            return work, error
+
+    def _settle(
+        self, grants: Sequence[Grant], results: Sequence[Result]
+    ) -> tuple[list[Result], list[Callable[[], None]]]:
+        """Keep what is not whole yet; what is finished, and whom the end of this iteration frees."""
+        finished: list[Result] = []
+        tokens = {grant.work: grant.tokens for grant in grants}
+        with self._changed:
+            now_s = time.monotonic()
+            for work, result in results:
+                if isinstance(result, torch.Tensor):
+                    work.done += tokens[work]
+                    work.outputs.append(result)
+                    if work.left:
+                        continue
+                    result = work.outputs[0] if len(work.outputs) == 1 else torch.cat(work.outputs, 1)
+                finished.append((work, result))
+                self._next(work, now_s)
+            self._running = set()
+            ended = [self._ended.pop(flow) for flow in list(self._ended)]
+        return finished, ended
+
+    def _next(self, work: Work, now_s: float) -> None:
+        """A flow's work is finished: the one behind it is ready."""
+        self._scheduler.discard(work)  # a prompt that failed half-way still waits
+        works = self._works.get(work.flow)
+        if works is None:
+            return
+        works.popleft()
+        if works:
+            works[0].ready_s = now_s
+            self._scheduler.add(works[0])
+        else:
+            del self._works[work.flow]
+            self._attendance.left(work.flow, now_s)
+
+    def _hand_over(self, finished: Sequence[Result], ended: Sequence[Callable[[], None]]) -> None:
+        """In the loop: all of one iteration at once, so that what goes to one peer leaves in one write."""
+        for work, result in finished:
+            self._deliver(work, result)
+        for then in ended:
+            then()
+
+
+def _piece(grant: Grant) -> Piece:
+    work = grant.work
+    whole = not work.done and grant.tokens == work.hidden.shape[1]
+    hidden = work.hidden if whole else work.hidden[:, work.done : work.done + grant.tokens]
+    return Piece(work.kv, work.position + work.done, hidden, () if work.done else work.reorder)
+
+
+def _groups(grants: Sequence[Grant]) -> list[list[Grant]]:
+    """Works that run through the same blocks, together."""
+
+    def blocks(grant: Grant) -> tuple[int, int]:
+        return grant.work.kv.start, grant.work.kv.stop
+
+    return [list(group) for _, group in groupby(sorted(grants, key=blocks), blocks)]

@@ -23,3 +23,7 @@ class StepError(NodeError):
 
 class GapError(StepError):
     """Steps before this one are missing: the session must be replayed here."""
+
+
+class FullError(StepError):
+    """There is no room for more of this session here now; another node may have some."""

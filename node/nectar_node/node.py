@@ -24,14 +24,16 @@ from nectar_swarm.keyfile import hold_key, load_or_create_key
 from nectar_swarm.source import LocalFolder, Source, open_source
 from nectar_swarm.waiting import first_of
 
+from nectar_node.archive import Archive
 from nectar_node.devices import PROFILES, choose_device, choose_dtype, describe
-from nectar_node.kv import KVBudget
 from nectar_node.memory import free_bytes, return_freed_memory
 from nectar_node.placement import blocks_that_fit, choose_span, parse_span
+from nectar_node.runner import Runner
 from nectar_node.selftest import self_test
 from nectar_node.service import About, Service
 from nectar_node.span import SpanModel
-from nectar_node.speed import Speed, measure_span
+from nectar_node.speed import Speed
+from nectar_node.trial import choose_runner, measure
 
 RESTART_S = 1.0
 RETRY_S = 2.0
@@ -61,6 +63,7 @@ class NodeSettings:
     dtype: str = "auto"
     threads: int | None = None
     kv_tokens: int = 16_384
+    history_bytes: int = 8 << 30
     drain_s: float = 60.0
     link_delay_s: float = 0.0
 
@@ -79,6 +82,15 @@ class Serving:
     dtype: str
     decode_ms: float
     shards: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Blocks ready to be served."""
+
+    span: SpanModel
+    runner: Runner
+    speed: Speed
 
 
 class Node:
@@ -101,8 +113,7 @@ class Node:
         self._allowed = None if settings.allowed is None else settings.allowed | {self.identity.peer_id}
         self._peers = settings.initial_peers
         self._expires_ms = 0
-        self._span: SpanModel | None = None
-        self._speed = Speed()
+        self._loaded: _Loaded | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve; begin again with the loaded blocks if p2pd ends under us, however often it takes."""
@@ -111,7 +122,7 @@ class Node:
                 try:
                     await self._run_once(stop)
                 except SwarmError as error:
-                    if self._span is None:
+                    if self._loaded is None:
                         raise
                     log.warning("cannot come back yet: %s", error)
                 if not stop.is_set():
@@ -122,7 +133,7 @@ class Node:
         """Serve until `stop` is set or p2pd ends."""
         host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
         try:
-            alone = self._span is not None  # after a restart, peers may be found later
+            alone = self._loaded is not None  # after a restart, peers may be found later
             directory = await Directory.join(host, self._peers, alone=alone, allowed=self._allowed)
             try:
                 await self._serve(host, directory, stop)
@@ -136,36 +147,32 @@ class Node:
         addresses = await host.addresses()
         if self._listen.port == 0 and addresses:  # whatever happens to p2pd, peers find us where we were
             self._listen = replace(self._listen, port=addresses[0].port)
-        if self._span is None:
-            span = await self._take_span(directory, addresses, stop)
-            if span is None:
-                return
-            self._span = span
-        about = About(
-            self.settings.name, self.model_name, self.anatomy.blocks, describe(self.device), self.settings.version
-        )
+        self._loaded = loaded = self._loaded or await self._take_span(directory, addresses, stop)
+        if loaded is None:
+            return
         service = Service(
             host,
-            self._span,
+            loaded.span,
+            loaded.runner,
+            Archive(self.settings.history_bytes),
             self.model,
-            KVBudget(self.settings.kv_tokens),
-            self._speed,
-            about,
+            loaded.speed,
+            self._about(),
             allowed=self._allowed,
             delay_s=self.settings.link_delay_s,
         )
         await service.start()
         try:
-            await self._announce(directory, addresses, self._span, NodeState.SERVING)
-            self._on_serving(self._describe(addresses, self._span))
-            await self._keep_announcing(host, directory, self._span, stop)
+            await self._announce(directory, addresses, loaded, NodeState.SERVING)
+            self._on_serving(self._describe(addresses, loaded))
+            await self._keep_announcing(host, directory, loaded, stop)
             if not host.ended.is_set():
-                await self._announce(directory, addresses, self._span, NodeState.LEAVING)
+                await self._announce(directory, addresses, loaded, NodeState.LEAVING)
                 await service.drain(self.settings.drain_s)
         finally:
             await service.close()
 
-    async def _keep_announcing(self, host: Host, directory: Directory, span: SpanModel, stop: asyncio.Event) -> None:
+    async def _keep_announcing(self, host: Host, directory: Directory, loaded: _Loaded, stop: asyncio.Event) -> None:
         """Every half minute; sooner while none of the peers we know answers."""
         wait_s = RETRY_S
         while True:
@@ -176,7 +183,7 @@ class Node:
                 self._remember(await directory.nodes(self.model))
                 some = random.sample(self._peers, min(len(self._peers), MAX_MET))
                 met = await directory.meet(some) if some else True
-                await self._announce(directory, await host.addresses(), span, NodeState.SERVING)
+                await self._announce(directory, await host.addresses(), loaded, NodeState.SERVING)
                 wait_s = REFRESH_S if met else min(2 * wait_s, REFRESH_S)
             except Exception:  # a failed round is made good by the next; the announcement lives for two
                 log.warning("could not announce", exc_info=True)
@@ -189,7 +196,7 @@ class Node:
 
     async def _take_span(
         self, directory: Directory, addresses: tuple[Address, ...], stop: asyncio.Event
-    ) -> SpanModel | None:
+    ) -> _Loaded | None:
         """Choose, announce, load and test the blocks; None if `stop` came first."""
         start, stop_block = self._choose(await directory.nodes(self.model))
         joining = self._announcement(addresses, start, stop_block, NodeState.JOINING)
@@ -200,8 +207,7 @@ class Node:
         if stop.is_set():
             loading.cancel()
             return None
-        span, self._speed = await loading
-        return span
+        return await loading
 
     def _choose(self, nodes: list[Announcement]) -> tuple[int, int]:
         blocks = self.anatomy.blocks
@@ -218,15 +224,16 @@ class Node:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return 2 * int(heads) * int(head_dim) * self.dtype.itemsize * self.settings.kv_tokens
 
-    def _load(self, start: int, stop: int) -> tuple[SpanModel, Speed]:
+    def _load(self, start: int, stop: int) -> _Loaded:
         span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.dtype, self.device)
         self_test(span)
-        return span, measure_span(span)
+        runner = choose_runner(span, self.settings.kv_tokens)
+        return _Loaded(span, runner, measure(span, runner))
 
     async def _announce(
-        self, directory: Directory, addresses: tuple[Address, ...], span: SpanModel, state: NodeState
+        self, directory: Directory, addresses: tuple[Address, ...], loaded: _Loaded, state: NodeState
     ) -> None:
-        announcement = self._announcement(addresses, span.start, span.stop, state)
+        announcement = self._announcement(addresses, loaded.span.start, loaded.span.stop, state)
         if not await directory.announce(announcement):
             log.info("no peer of the directory kept our announcement")
 
@@ -234,7 +241,7 @@ class Node:
         now_ms = time.time_ns() // 1_000_000
         # The DHT keeps the record that expires last, so each must outlive the one before; the last one too.
         self._expires_ms = min(max(now_ms + LIFE_MS, self._expires_ms + 1), now_ms + MAX_LIFE_MS)
-        joining = state is NodeState.JOINING
+        speed = self._loaded.speed if self._loaded else None
         return Announcement(
             node=self.identity.public,
             model=self.model,
@@ -244,8 +251,8 @@ class Node:
             stop=stop,
             profile=PROFILES[self.dtype],
             state=state,
-            decode_us=0 if joining else self._speed.decode_us,
-            prefill_us=0 if joining else self._speed.prefill_us,
+            decode_us=speed.decode_us if speed else 0,
+            prefill_us=speed.prefill_us if speed else 0,
             addresses=addresses_that_fit(addresses),
         ).signed(self.identity)
 
@@ -254,17 +261,21 @@ class Node:
         """A name for people: a repository's, or a folder's last part, which says nothing of this machine."""
         return self.source.folder.resolve().name if isinstance(self.source, LocalFolder) else self.source.name
 
-    def _describe(self, addresses: tuple[Address, ...], span: SpanModel) -> Serving:
+    def _about(self) -> About:
+        settings = self.settings
+        return About(settings.name, self.model_name, self.anatomy.blocks, describe(self.device), settings.version)
+
+    def _describe(self, addresses: tuple[Address, ...], loaded: _Loaded) -> Serving:
         return Serving(
             peer=self.identity.peer_id,
             addresses=addresses,
             model=self.model_name,
-            start=span.start,
-            stop=span.stop,
+            start=loaded.span.start,
+            stop=loaded.span.stop,
             blocks=self.anatomy.blocks,
             device=describe(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            decode_ms=self._speed.decode_s * 1e3,
+            decode_ms=loaded.speed.decode_s * 1e3,
             shards=tuple(self.checkpoint.opened),
         )
 

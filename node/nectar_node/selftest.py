@@ -30,10 +30,10 @@ def self_test(span: SpanModel) -> None:
         )
         for a, b in ((0, TOKENS - 1), (TOKENS - 1, TOKENS))
     ]
-    _agree(span, whole, torch.cat(parts, 1), "step by step with a cache")
+    agree(span, whole, torch.cat(parts, 1), "step by step with a cache")
     if span.blocks > 1:
         middle = span.start + span.blocks // 2
-        _agree(
+        agree(
             span,
             whole,
             _run(span, _run(span, hidden, span.start, middle), middle, span.stop),
@@ -46,7 +46,8 @@ def _run(span: SpanModel, hidden: torch.Tensor, start: int, stop: int) -> torch.
     return span.forward(hidden, span.new_cache(start, stop), start=start, stop=stop, position_ids=positions)
 
 
-def _agree(span: SpanModel, whole: torch.Tensor, other: torch.Tensor, way: str) -> None:
+def agree(span: SpanModel, whole: torch.Tensor, other: torch.Tensor, way: str) -> None:
+    """Raise SpanError unless two ways of running the span gave the same, up to float noise."""
     error = ((whole - other).float().norm() / whole.float().norm().clamp(min=1e-9)).item()
     if not error <= TOLERANCE[span.dtype]:
         raise SpanError(

@@ -20,19 +20,24 @@ from nectar_swarm.host import Host
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Status, Step
 from nectar_swarm.peers import Peers
+from nectar_swarm.waiting import first_of
 
+from nectar_node.admission import Admission
+from nectar_node.archive import Archive
 from nectar_node.engine import Engine
-from nectar_node.errors import GapError, StepError
-from nectar_node.kv import KVBudget
+from nectar_node.errors import FullError, GapError, StepError
 from nectar_node.parking import Parked, Parking
+from nectar_node.runner import Runner
+from nectar_node.scheduler import Work
 from nectar_node.session import Session
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 
-MAX_SESSIONS = 4096
+MAX_SESSIONS, MAX_SESSIONS_PER_OWNER = 4096, 1024
 MAX_WAITING_BYTES = 1 << 30  # of one session's steps, a replay among them
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
+COMPUTE_END_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -55,21 +60,23 @@ class Service:
         self,
         host: Host,
         span: SpanModel,
+        runner: Runner,
+        archive: Archive,
         model: ModelID,
-        budget: KVBudget,
         speed: Speed,
         about: About,
         *,
         allowed: frozenset[PeerID] | None = None,
         delay_s: float = 0.0,
     ) -> None:
-        self.span, self.model, self.budget, self.speed, self.about = span, model, budget, speed, about
+        self.span, self.model, self.about = span, model, about
         self.leaving = False
         self.emptied = asyncio.Event()
         self._sessions: dict[int, Session] = {}
-        self._engine: Engine[tuple[Session, Step]] = Engine(self._execute, self._deliver)
-        self._parking = Parking(self._refuse)
         self._loop = asyncio.get_running_loop()
+        self._engine = Engine(runner, speed, span.blocks, self._deliver)
+        self.admission = Admission(runner, archive, self._engine, span.width, self._sessions.values, self._loop.time)
+        self._parking = Parking(self._refuse)
         self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
         self._handlers: dict[Kind, Callable[[Link, int, bytes], None]] = {
             Kind.OPEN: self._open,
@@ -101,6 +108,8 @@ class Service:
         for session in list(self._sessions.values()):
             self._forget(session)
         self._engine.stop()
+        await first_of(self._engine.finished.wait(), timeout_s=COMPUTE_END_S)
+        self.admission.archive.close()
         await self.peers.close()
 
     # Links
@@ -115,8 +124,11 @@ class Service:
             refusal = Error(_code_of(error), str(error))
             link.send(session, Kind.ERROR, refusal.pack())
             known = self._sessions.get(session)
-            if known is not None and link.peer == known.predecessor != known.owner:  # else a stranger could end it
-                self._tell(known, refusal)
+            if known is not None and link.peer == known.predecessor:  # else a stranger could end it
+                if link.peer != known.owner:
+                    self._tell(known, refusal)
+                if isinstance(error, FullError):
+                    self._forget(known)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
         for session in list(self._sessions.values()):
@@ -131,21 +143,20 @@ class Service:
     def _open(self, link: Link, number: int, payload: bytes) -> None:
         request = Open.unpack(payload)
         generation = request.neighbours.generation
-        if refusal := self._reason_to_refuse(request, number):
+        if refusal := self._reason_to_refuse(request, number, link.peer):
             link.send(number, Kind.ERROR, Error(*refusal, generation).pack())
             return
-        positions = request.batch * request.max_length
-        if not self.budget.reserve(positions):
-            text = f"{positions} positions of KV are wanted, {self.budget.free} of {self.budget.total} are free"
-            link.send(number, Kind.ERROR, Error(ErrorCode.BUSY, text, generation).pack())
+        try:
+            kv, record = self.admission.admit(request)
+        except FullError as error:
+            link.send(number, Kind.ERROR, Error(ErrorCode.BUSY, str(error), generation).pack())
             return
-        cache = self.span.new_cache(request.start, request.stop)
-        session = Session(number, link.peer, request, cache, positions, self._loop.time())
+        session = Session(number, link.peer, request, kv, record, self._loop.time())
         self._sessions[number] = session
         self.emptied.clear()
         self._place(session, request.neighbours)
 
-    def _reason_to_refuse(self, request: Open, number: int) -> tuple[ErrorCode, str] | None:
+    def _reason_to_refuse(self, request: Open, number: int, owner: PeerID) -> tuple[ErrorCode, str] | None:
         if self.leaving:
             return ErrorCode.LEAVING, "this node is about to leave"
         if request.model != self.model:
@@ -158,6 +169,8 @@ class Service:
             return ErrorCode.OUT_OF_RANGE, "a session needs room for more than padding"
         if len(self._sessions) >= MAX_SESSIONS:
             return ErrorCode.BUSY, f"{MAX_SESSIONS} sessions are open"
+        if sum(session.owner == owner for session in self._sessions.values()) >= MAX_SESSIONS_PER_OWNER:
+            return ErrorCode.BUSY, f"{MAX_SESSIONS_PER_OWNER} sessions of yours are open"
         return None
 
     def _reroute(self, link: Link, number: int, payload: bytes) -> None:
@@ -176,8 +189,11 @@ class Service:
         if session.waiting_bytes > MAX_WAITING_BYTES:
             raise StepError(f"{session.waiting_bytes >> 20} MiB of this session's steps are waiting already")
         if session.accept(step, self.span.width):
+            if session.kv is None:
+                self.admission.restore(session)
+            session.received.append(step)
             session.waiting_bytes += step.hidden.nbytes
-            self._engine.submit((session, step))
+            self._engine.submit(Work(session, session.kv, step.position, step.hidden, step.reorder, step))
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
         session = self._sessions.get(number)
@@ -186,8 +202,8 @@ class Service:
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
         status = Status(
-            kv_free=self.budget.free,
-            kv_total=self.budget.total,
+            kv_free=self.admission.runner.kv_free,
+            kv_total=self.admission.runner.kv_total,
             sessions=len(self._sessions),
             queued=self._engine.queued,
             blocks=self.about.blocks,
@@ -235,45 +251,29 @@ class Service:
             owner.send(session.number, Kind.ROUTED, Routed(neighbours.generation).pack())
         session.pump()
 
-    # Computing
+    # Results
 
-    def _execute(self, work: tuple[Session, Step]) -> torch.Tensor:
-        """Runs in the compute thread."""
-        session, step = work
-        if session.closed:
-            raise StepError("the session was closed meanwhile")
-        tokens = step.hidden.shape[1]
-        if session.computed:
-            session.cache.crop(step.position - session.computed)
-        if step.reorder:
-            session.cache.reorder_cache(torch.tensor(step.reorder, device=self.span.device))
-        position_ids, mask = session.positions(step.position, tokens, self.span.device)
-        request = session.request
-        with self.speed.measure(request.batch * tokens, whole=request.stop - request.start == self.span.blocks):
-            out = self.span.forward(
-                step.hidden,
-                session.cache,
-                start=request.start,
-                stop=request.stop,
-                position_ids=position_ids,
-                attention_mask=mask,
-            )
-            out = out.to("cpu", request.dtype)
-        session.computed = step.position + tokens
-        return out
-
-    def _deliver(self, work: tuple[Session, Step], result: torch.Tensor | Exception) -> None:
-        session, step = work
-        session.waiting_bytes -= step.hidden.nbytes
+    def _deliver(self, work: Work, result: torch.Tensor | Exception) -> None:
+        session, step = work.flow, work.tag
+        assert isinstance(session, Session), "works are submitted for sessions"
+        if step is not None:
+            session.waiting_bytes -= step.hidden.nbytes
         if session.closed:
             return
         if isinstance(result, Exception):
-            log.error("step %d of a session failed", step.last, exc_info=result)
+            log.error("a step of a session failed", exc_info=result)
             self._tell(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
             self._forget(session)
-            return
-        session.history.append(Step(step.first, step.last, step.position, result, step.reorder))
-        session.pump()
+        elif step is not None:  # None: what was evicted and computed again was sent before
+            try:
+                session.history.append(
+                    Step(step.first, step.last, step.position, result.to(session.request.dtype), step.reorder)
+                )
+            except FullError as error:
+                self._tell(session, Error(ErrorCode.BUSY, str(error)))
+                self._forget(session)
+                return
+            session.pump()
 
     # Housekeeping
 
@@ -291,7 +291,7 @@ class Service:
         session.closed = True
         if session.joining is not None:
             session.joining.cancel()
-        self.budget.release(session.kv_positions)
+        self.admission.dismiss(session)
         if not self._sessions:
             self.emptied.set()
 
@@ -306,6 +306,11 @@ class Service:
 
 
 def _code_of(error: MalformedError | StepError) -> ErrorCode:
-    if isinstance(error, MalformedError):
-        return ErrorCode.MALFORMED
-    return ErrorCode.FAILED if isinstance(error, GapError) else ErrorCode.OUT_OF_RANGE
+    match error:
+        case MalformedError():
+            return ErrorCode.MALFORMED
+        case GapError():
+            return ErrorCode.FAILED
+        case FullError():
+            return ErrorCode.BUSY
+    return ErrorCode.OUT_OF_RANGE

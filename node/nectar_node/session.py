@@ -1,7 +1,8 @@
-"""One session on this node: its place in the route, its KV, and what it has sent."""
+"""One session on this node: its place in the route, its KV, what it has received and what it has sent."""
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from nectar_protocol.identity import PeerID
@@ -9,28 +10,30 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Neighbours, Open, Step
-from transformers.cache_utils import Cache
 
+from nectar_node.archive import Record
 from nectar_node.errors import GapError, StepError
 
 
 @dataclass(eq=False)
 class Session:
     """`accepted` and `length` are ahead of the computation: the last step taken in, and the positions it leads to.
-    `computed`, the positions in the KV, belongs to the compute thread.
+
+    `kv` is the runner's; None once it was evicted, until the next step. `sent` is how far the successor has been given
+    `history`, which holds this node's outputs; `received` holds its inputs.
     """
 
     number: int
     owner: PeerID
     request: Open
-    cache: Cache
-    kv_positions: int
+    kv: Any
+    record: Record
     used_s: float
     neighbours: Neighbours = field(init=False)
-    history: History = field(default_factory=History)
+    received: History = field(init=False)
+    history: History = field(init=False)
     accepted: int = 0
     length: int = 0
-    computed: int = 0
     sent: int = 0
     successor: Link | None = None
     joining: asyncio.Task[None] | None = None
@@ -39,6 +42,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.neighbours = self.request.neighbours
+        self.received, self.history = History(self.record.keep), History(self.record.keep)
 
     @property
     def predecessor(self) -> PeerID:
@@ -61,10 +65,20 @@ class Session:
                 f"positions {step.position} to {step.position + tokens} in a session that has {self.length} "
                 f"and reserved {self.request.max_length}"
             )
-        if step.reorder and (len(step.reorder) != batch or max(step.reorder) >= batch):
-            raise StepError(f"a reorder of {len(step.reorder)} rows in a session of {batch}")
+        self._check_reorder(step)
+        if not torch.isfinite(step.hidden).all():
+            raise StepError("hidden states that are not finite numbers")
         self.accepted, self.length = step.last, step.position + tokens
         return True
+
+    def _check_reorder(self, step: Step) -> None:
+        if not step.reorder:
+            return
+        batch, pads = self.request.batch, self.request.pads
+        if len(step.reorder) != batch or max(step.reorder) >= batch:
+            raise StepError(f"a reorder of {len(step.reorder)} rows in a session of {batch}")
+        if any(pads[row] != pads[source] for row, source in enumerate(step.reorder)):
+            raise StepError("a reorder between rows of different padding")
 
     def pump(self) -> None:
         """Send the successor all that it has not been given, as fast as its link takes it."""
@@ -76,11 +90,3 @@ class Session:
                 return
             self.successor.send(self.number, Kind.STEP, step.pack())
             self.sent = step.last
-
-    def positions(self, position: int, tokens: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(position_ids [batch, tokens], attention mask [batch, position + tokens] if any row is padded)."""
-        columns = torch.arange(position + tokens, device=device).expand(self.request.batch, -1)
-        if not any(self.request.pads):
-            return columns[:, position:], None
-        pads = torch.tensor(self.request.pads, device=device)[:, None]
-        return (columns[:, position:] - pads).clamp(min=0), (columns >= pads).long()

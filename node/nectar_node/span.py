@@ -158,10 +158,16 @@ class SpanModel:
         stop: int,
         position_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        **others: Any,
     ) -> torch.Tensor:
-        """Hidden states [batch, tokens, width] through the model's blocks [start, stop), in the span's dtype."""
+        """Hidden states [batch, tokens, width] through the model's blocks [start, stop), in the span's dtype.
+
+        `others` reach the attention function.
+        """
         arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
-        self.call = call = _Call(hidden.to(self.device, self.dtype), start - self.start, stop - self.start)
+        self.call = call = _Call(
+            hidden.to(self.device, self.dtype, non_blocking=True), start - self.start, stop - self.start
+        )
         try:
             self.model(
                 inputs_embeds=call.hidden,
@@ -169,6 +175,7 @@ class SpanModel:
                 past_key_values=cache,
                 use_cache=cache is not None,
                 **arguments,
+                **others,
             )
         finally:
             self.call = None

@@ -5,9 +5,10 @@ leaves from here, in order. So a step can never overtake the replay that its rec
 """
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Protocol
 
 import torch
 
@@ -19,27 +20,69 @@ MERGE_BYTES = 48 << 20  # sessions of many rows, or of wide models: a message ma
 Order = tuple[int, ...]
 
 
+class Stored(Protocol):
+    """Hidden states [batch, tokens, width] that may lie elsewhere than in memory."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def load(self) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Hidden states kept as they are."""
+
+    tensor: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.nbytes
+
+    def load(self) -> torch.Tensor:
+        return self.tensor
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A step whose first `tokens` positions still count."""
+
+    last: int
+    position: int
+    tokens: int
+    stored: Stored
+
+    def load(self, rows: Order) -> torch.Tensor:
+        """Its hidden states, with the rows in this order if one is given."""
+        hidden = self.stored.load()[:, : self.tokens]
+        return hidden[torch.tensor(rows)] if rows else hidden
+
+
 class History:
     """The steps of one session whose positions still count, oldest first.
 
-    `position` is where the next step may begin at most; `last` the newest step's number.
+    `position` is where the next step may begin at most; `last` the newest step's number. `keep` decides where the
+    hidden states lie.
     """
 
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
+    def __init__(self, keep: Callable[[torch.Tensor], Stored] = InMemory) -> None:
+        self.entries: list[Entry] = []
         self.position = 0
         self.last = 0
+        self._keep = keep
         # By number, of every step that had one: a rollback takes positions away, but leaves the rows as they were put.
         self._orders: list[tuple[int, Order]] = []
 
     def append(self, step: Step) -> None:
         """Add a step; one at an earlier position cuts what it replaces."""
+        tokens = step.hidden.shape[1]
+        stored = self._keep(step.hidden)
         if step.position < self.position:
             self._cut(step.position)
         if step.reorder:
             self._orders.append((step.last, step.reorder))
-        self.steps.append(step)
-        self.position = step.position + step.hidden.shape[1]
+        self.entries.append(Entry(step.last, step.position, tokens, stored))
+        self.position = step.position + tokens
         self.last = step.last
 
     def after(self, sent: int, settled: int) -> Iterator[Step]:
@@ -49,10 +92,12 @@ class History:
         ones as they were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
         """
         settled = min(settled, self.last)
-        start = bisect(self.steps, sent, key=lambda step: step.last)
-        middle = max(start, bisect(self.steps, settled, key=lambda step: step.last))
+        start = bisect(self.entries, sent, key=lambda entry: entry.last)
+        middle = max(start, bisect(self.entries, settled, key=lambda entry: entry.last))
         ordered = sent  # up to which step the successor's rows are in order
-        for step in chain(_merged(self._reordered(self.steps[start:middle], settled)), self.steps[middle:]):
+        old = self._merged(self.entries[start:middle], settled)
+        new = (Step(e.last, e.last, e.position, e.load(())) for e in self.entries[middle:])
+        for step in chain(old, new):
             target = max(step.last, settled)
             past = self._order(ordered, target) if step.position else ()  # where nothing is past, nothing is reordered
             yield replace(step, first=sent + 1, reorder=past)
@@ -66,45 +111,40 @@ class History:
             composed = tuple(composed[row] for row in order) if composed else order
         return composed
 
-    def _reordered(self, steps: Sequence[Step], settled: int) -> list[Step]:
-        """The steps with their rows in the order that they had after step `settled`."""
-        rows: torch.Tensor | None = None
+    def _merged(self, entries: Sequence[Entry], settled: int) -> Iterator[Step]:
+        """The entries joined, each with its rows in the order that they had after step `settled`."""
+        orders = self._orders_until(entries, settled)
+        group: list[Entry] = []
+        tokens = size = first = 0
+        for at, entry in enumerate(entries):
+            tokens, size = tokens + entry.tokens, size + entry.stored.nbytes
+            if group and (tokens > MERGE_TOKENS or size > MERGE_BYTES):
+                yield _merge(group, orders[first:at])
+                group, tokens, size, first = [], entry.tokens, entry.stored.nbytes, at
+            group.append(entry)
+        if group:
+            yield _merge(group, orders[first:])
+
+    def _orders_until(self, entries: Sequence[Entry], settled: int) -> list[Order]:
+        """For each entry, which of its rows each row continued when step `settled` was done."""
+        rows: Order = ()
         result, later = [], settled
-        for step in reversed(steps):
-            if order := self._order(step.last, later):
-                rows = torch.tensor(order) if rows is None else torch.tensor(order)[rows]
-            result.append(step if rows is None else replace(step, hidden=step.hidden[rows]))
-            later = step.last
+        for entry in reversed(entries):
+            if order := self._order(entry.last, later):
+                rows = tuple(order[row] for row in rows) if rows else order
+            result.append(rows)
+            later = entry.last
         return result[::-1]
 
     def _cut(self, position: int) -> None:
-        while self.steps and self.steps[-1].position >= position:
-            self.steps.pop()
-        if self.steps:
-            tail = self.steps[-1]
-            # A copy, so that the cut part's memory is given back.
-            self.steps[-1] = replace(tail, hidden=tail.hidden[:, : position - tail.position].clone())
+        while self.entries and self.entries[-1].position >= position:
+            self.entries.pop()
+        if self.entries:
+            tail = self.entries[-1]
+            self.entries[-1] = replace(tail, tokens=min(tail.tokens, position - tail.position))
 
 
-def _merged(steps: Sequence[Step]) -> Iterator[Step]:
-    group: list[Step] = []
-    tokens = size = 0
-    for step in steps:
-        tokens, size = tokens + step.hidden.shape[1], size + step.hidden.nbytes
-        if group and (tokens > MERGE_TOKENS or size > MERGE_BYTES):
-            yield _merge(group)
-            group, tokens, size = [], step.hidden.shape[1], step.hidden.nbytes
-        group.append(step)
-    if group:
-        yield _merge(group)
-
-
-def _merge(group: Sequence[Step]) -> Step:
-    if len(group) == 1:
-        return group[0]
-    return replace(
-        group[-1],
-        first=group[0].first,
-        position=group[0].position,
-        hidden=torch.cat([s.hidden for s in group], 1),
-    )
+def _merge(group: Sequence[Entry], orders: Sequence[Order]) -> Step:
+    last = group[-1]
+    hidden = [entry.load(rows) for entry, rows in zip(group, orders, strict=True)]
+    return Step(last.last, last.last, group[0].position, hidden[0] if len(hidden) == 1 else torch.cat(hidden, 1))

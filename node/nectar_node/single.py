@@ -1,0 +1,72 @@
+"""The last way, for recurrent state: each session has Transformers' own cache and runs alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers.cache_utils import Cache
+
+from nectar_node.runner import Piece
+from nectar_node.span import SpanModel
+
+
+@dataclass(eq=False)
+class CacheKV:
+    """A session's cache through the model's blocks [start, stop), `length` positions reserved for each row."""
+
+    cache: Cache
+    pads: tuple[int, ...]
+    length: int
+    start: int
+    stop: int
+    computed: int = 0
+
+    @property
+    def reserved(self) -> int:
+        return len(self.pads) * self.length
+
+
+class SingleRunner:
+    """Whatever Transformers can run with a cache."""
+
+    def __init__(self, span: SpanModel, positions: int) -> None:
+        self.span = span
+        self.kv_total = self.kv_free = positions
+
+    def reserve(self, start: int, stop: int, length: int, pads: Sequence[int]) -> CacheKV | None:
+        kv = CacheKV(self.span.new_cache(start, stop), tuple(pads), length, start, stop)
+        if kv.reserved > self.kv_free:
+            return None
+        self.kv_free -= kv.reserved
+        return kv
+
+    def release(self, kv: CacheKV) -> None:
+        self.kv_free += kv.reserved
+
+    def prepare(self, piece: Piece) -> None:
+        kv: CacheKV = piece.kv
+        if kv.computed:
+            kv.cache.crop(piece.position - kv.computed)
+        if piece.reorder:
+            kv.cache.reorder_cache(torch.tensor(piece.reorder, device=self.span.device))
+        kv.computed = piece.position
+
+    def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
+        return [self._run_one(piece) for piece in pieces]
+
+    def _run_one(self, piece: Piece) -> torch.Tensor:
+        kv: CacheKV = piece.kv
+        stop = piece.position + piece.hidden.shape[1]
+        columns = torch.arange(stop, device=self.span.device).expand(len(kv.pads), -1)
+        positions, mask, kept = columns[:, piece.position :], None, None
+        if any(kv.pads):
+            pads = torch.tensor(kv.pads, device=self.span.device)[:, None]
+            positions, mask = (positions - pads).clamp(min=0), (columns >= pads).long()
+            kept = mask[:, piece.position :, None].bool()
+        out = self.span.forward(
+            piece.hidden, kv.cache, start=kv.start, stop=kv.stop, position_ids=positions, attention_mask=mask
+        )
+        kv.computed = stop
+        if kept is not None:
+            out = torch.where(kept, out, 0)  # whatever attends to nothing may not even be a number
+        return out.cpu()

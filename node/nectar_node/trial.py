@@ -1,0 +1,85 @@
+"""Trying a span out before it serves: which way it can be run, and how fast that is.
+
+The way is the fastest whose results are those of Transformers' own cache.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+
+from nectar_node.errors import SpanError
+from nectar_node.packed import PackedRunner
+from nectar_node.padded import PaddedRunner
+from nectar_node.runner import Piece, Runner
+from nectar_node.selftest import agree
+from nectar_node.single import SingleRunner
+from nectar_node.span import SpanModel
+from nectar_node.speed import Speed
+
+WAYS: tuple[Callable[[SpanModel, int], Runner], ...] = (PackedRunner, PaddedRunner, SingleRunner)
+LENGTHS = (5, 3)  # of two sessions' first pieces; each then takes a chunk of two and a single token
+ROOM = 16
+PROMPT_TOKENS, PROMPT_RUNS, DECODE_RUNS = 64, 2, 8
+
+log = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def choose_runner(span: SpanModel, positions: int) -> Runner:
+    """A runner with room for so many positions of KV. Raises SpanError when none computes what it should."""
+    reasons = []
+    for way in WAYS:
+        try:
+            runner = way(span, max(positions, len(LENGTHS) * ROOM))
+            _try(span, runner)
+            return runner if positions >= len(LENGTHS) * ROOM else way(span, positions)
+        except Exception as error:  # a family that does not fit may raise anything
+            reasons.append(f"{way.__name__}: {error}")
+            log.info("%s cannot be run by %s", span.model.config.model_type, reasons[-1])
+    raise SpanError(f"{span.model.config.model_type} cannot be served: {'; '.join(reasons)}")
+
+
+def _try(span: SpanModel, runner: Runner) -> None:
+    """Run two sessions together that begin at different times, and each alone with Transformers' own cache."""
+    generator = torch.Generator().manual_seed(1)
+    hidden = [torch.randn(1, length + 3, span.width, generator=generator).to(span.dtype) for length in LENGTHS]
+    kvs = [runner.reserve(span.start, span.stop, ROOM, (0,)) for _ in LENGTHS]
+    outputs: list[list[torch.Tensor]] = [[] for _ in LENGTHS]
+    positions = [0 for _ in LENGTHS]
+    rounds = [[(0, LENGTHS[0])], [(0, 2), (1, LENGTHS[1])], [(0, 1), (1, 2)], [(1, 1)]]
+    for together in rounds:
+        pieces = []
+        for session, tokens in together:
+            at = positions[session]
+            pieces.append(Piece(kvs[session], at, hidden[session][:, at : at + tokens]))
+            positions[session] += tokens
+        for piece in pieces:
+            runner.prepare(piece)
+        for (session, _), output in zip(together, runner.run(pieces), strict=True):
+            outputs[session].append(output)
+    for kv, whole, out in zip(kvs, hidden, outputs, strict=True):
+        columns = torch.arange(whole.shape[1], device=span.device)[None]
+        cache = span.new_cache(span.start, span.stop)
+        expected = span.forward(whole, cache, start=span.start, stop=span.stop, position_ids=columns)
+        agree(span, expected.cpu(), torch.cat(out, 1), "beside another session")
+        runner.release(kv)
+
+
+@torch.inference_mode()
+def measure(span: SpanModel, runner: Runner) -> Speed:
+    """A first measurement, before any session: prompts, then single tokens after one."""
+    speed = Speed()
+    kv = runner.reserve(span.start, span.stop, min(2 * PROMPT_TOKENS, runner.kv_total), (0,))
+    prompt = min(PROMPT_TOKENS, runner.kv_total // 2)
+    for position, tokens, runs in ((0, prompt, PROMPT_RUNS), (prompt, 1, DECODE_RUNS)):
+        for run in range(runs + 1):
+            piece = Piece(kv, position, torch.zeros(1, tokens, span.width, dtype=span.dtype))
+            started_s = time.perf_counter()
+            runner.prepare(piece)
+            runner.run([piece])
+            if run:  # the first run of a kind is a warm-up
+                speed.count(tokens if tokens == 1 else 0, tokens if tokens > 1 else 0, time.perf_counter() - started_s)
+    runner.release(kv)
+    return speed
