@@ -203,7 +203,7 @@ class Session:
         step = Step.unpack(payload)
         if step.last != self._last or self._answer is None or self._answer.done():
             return
-        asked = self._history.entries[-1].load(())
+        asked = self._history.entries[-1].load()
         if step.hidden.shape != asked.shape or step.hidden.dtype != asked.dtype:
             self._keeper.fail(hop, f"answered {list(step.hidden.shape)} to {list(asked.shape)}")
             return

@@ -46,8 +46,8 @@ class Admission:
     def restore(self, session: Session) -> None:
         """Compute an evicted session's KV again, ahead of its next step. Raises FullError."""
         session.kv = self._reserve(session.request)
-        for step in session.received.after(0, session.received.last):
-            self._engine.submit(Work(session, session.kv, step.position, step.hidden, step.reorder))
+        for part in session.received.whole():
+            self._engine.submit(Work(session, session.kv, part.position, session.request.batch, part.tokens, part))
 
     def evict(self, session: Session) -> None:
         """Take a session's KV; it must have nothing to compute."""
@@ -73,4 +73,4 @@ class Admission:
 
     def _evictable(self, session: Session) -> bool:
         idle = self._now_s() - session.used_s > EVICTABLE_S
-        return idle and session.kv is not None and not session.waiting_bytes
+        return idle and session.kv is not None and not session.waiting

@@ -33,9 +33,10 @@ class Kept:
         self.shape, self.dtype, self.nbytes = tensor.shape, tensor.dtype, tensor.nbytes
 
     def load(self) -> torch.Tensor:
-        """The tensor, read back if it was written out."""
-        if self.tensor is not None:
-            return self.tensor
+        """The tensor, read back if it was written out. From any thread."""
+        tensor = self.tensor  # once: the other thread may spill meanwhile
+        if tensor is not None:
+            return tensor
         with self._path.open("rb") as file:
             file.seek(self._offset)
             data = bytearray(file.read(self.nbytes))

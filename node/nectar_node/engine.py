@@ -141,8 +141,8 @@ class Engine:
         failed: list[Result] = []
         pieces: dict[Work, Piece] = {}
         for grant in grants:
-            piece = _piece(grant)
             try:
+                piece = _piece(grant)
                 self._runner.prepare(piece)
                 pieces[grant.work] = piece
             except Exception as error:
@@ -179,6 +179,7 @@ class Engine:
                     if work.left:
                         continue
                     result = work.outputs[0] if len(work.outputs) == 1 else torch.cat(work.outputs, 1)
+                work.loaded = None
                 finished.append((work, result))
                 self._next(work, now_s)
             self._running = set()
@@ -209,8 +210,7 @@ class Engine:
 
 def _piece(grant: Grant) -> Piece:
     work = grant.work
-    whole = not work.done and grant.tokens == work.hidden.shape[1]
-    hidden = work.hidden if whole else work.hidden[:, work.done : work.done + grant.tokens]
+    hidden = work.hidden if grant.tokens == work.tokens else work.hidden[:, work.done : work.done + grant.tokens]
     return Piece(work.kv, work.position + work.done, hidden, () if work.done else work.reorder)
 
 

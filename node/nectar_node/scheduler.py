@@ -9,40 +9,48 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from nectar_swarm.history import Stored
 
 SHORT_TOKENS = 8  # up to which a step counts as decoding: a token, or a few drafted ones
 MAX_ROWS = 512  # of one iteration, unless a single step has more
+PROMPT_SHARE = 4  # while prompts wait, a quarter of the rows is theirs
 
 
 @dataclass(eq=False)
 class Work:
     """One step of a session: hidden states [batch, tokens, width] to run through the blocks that its KV is for.
 
-    `flow` is whose step it is, `tag` what the service wants back with the output, `done` the tokens computed so far.
+    They are loaded when their turn comes: a long replay waits on disk. `flow` is whose step it is, `tag` what the
+    service wants back with the output, `done` the tokens computed so far.
     """
 
     flow: Hashable
     kv: Any
     position: int
-    hidden: torch.Tensor
+    batch: int
+    tokens: int
+    stored: Stored
     reorder: tuple[int, ...] = ()
     tag: Any = None
     done: int = 0
+    loaded: torch.Tensor | None = None
     outputs: list[torch.Tensor] = field(default_factory=list)
     ready_s: float = 0.0
 
     @property
-    def batch(self) -> int:
-        return self.hidden.shape[0]
-
-    @property
     def left(self) -> int:
         """Tokens still to be computed."""
-        return self.hidden.shape[1] - self.done
+        return self.tokens - self.done
 
     @property
     def short(self) -> bool:
-        return self.hidden.shape[1] <= SHORT_TOKENS
+        return self.tokens <= SHORT_TOKENS
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        if self.loaded is None:
+            self.loaded = self.stored.load()
+        return self.loaded
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,10 @@ class FirstCome:
     def take(self, prompt_rows: int | None) -> list[Grant]:
         grants: list[Grant] = []
         room = MAX_ROWS
+        kept = MAX_ROWS // PROMPT_SHARE if self._long else 0
         for work in list(self._short):
             rows = work.batch * work.left
-            if rows > room and grants:
+            if rows > room - kept and grants:
                 break
             grants.append(Grant(work, work.left))
             del self._short[work]
@@ -105,9 +114,9 @@ class FirstCome:
             room = min(room, prompt_rows)
         for work in list(self._long):
             tokens = work.left if prompt_rows is None else min(work.left, room // work.batch)
-            if not tokens and not grants:
+            if tokens <= 0 and not grants:
                 tokens = 1  # a batch of more rows than the room must get on, too
-            if not tokens:
+            if tokens <= 0:
                 break
             grants.append(Grant(work, tokens))
             room -= tokens * work.batch

@@ -34,7 +34,6 @@ from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 
 MAX_SESSIONS, MAX_SESSIONS_PER_OWNER = 4096, 1024
-MAX_WAITING_BYTES = 1 << 30  # of one session's steps, a replay among them
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
 COMPUTE_END_S = 10.0
@@ -186,14 +185,14 @@ class Service:
             return
         step = Step.unpack(payload)
         session.used_s = self._loop.time()
-        if session.waiting_bytes > MAX_WAITING_BYTES:
-            raise StepError(f"{session.waiting_bytes >> 20} MiB of this session's steps are waiting already")
         if session.accept(step, self.span.width):
             if session.kv is None:
                 self.admission.restore(session)
-            session.received.append(step)
-            session.waiting_bytes += step.hidden.nbytes
-            self._engine.submit(Work(session, session.kv, step.position, step.hidden, step.reorder, step))
+            stored = session.received.append(step)
+            session.waiting += 1
+            batch, tokens, _ = step.hidden.shape
+            numbers = step.first, step.last
+            self._engine.submit(Work(session, session.kv, step.position, batch, tokens, stored, step.reorder, numbers))
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
         session = self._sessions.get(number)
@@ -254,21 +253,20 @@ class Service:
     # Results
 
     def _deliver(self, work: Work, result: torch.Tensor | Exception) -> None:
-        session, step = work.flow, work.tag
+        session, numbers = work.flow, work.tag
         assert isinstance(session, Session), "works are submitted for sessions"
-        if step is not None:
-            session.waiting_bytes -= step.hidden.nbytes
+        session.waiting -= numbers is not None
         if session.closed:
             return
         if isinstance(result, Exception):
             log.error("a step of a session failed", exc_info=result)
             self._tell(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
             self._forget(session)
-        elif step is not None:  # None: what was evicted and computed again was sent before
+        elif numbers is not None:  # None: what was evicted and computed again was sent before
             try:
-                session.history.append(
-                    Step(step.first, step.last, step.position, result.to(session.request.dtype), step.reorder)
-                )
+                first, last = numbers
+                hidden = result.to(session.request.dtype)
+                session.history.append(Step(first, last, work.position, hidden, work.reorder))
             except FullError as error:
                 self._tell(session, Error(ErrorCode.BUSY, str(error)))
                 self._forget(session)

@@ -38,7 +38,7 @@ class Session:
     successor: Link | None = None
     joining: asyncio.Task[None] | None = None
     closed: bool = False
-    waiting_bytes: int = 0
+    waiting: int = 0  # steps that came and are not computed yet
 
     def __post_init__(self) -> None:
         self.neighbours = self.request.neighbours

@@ -5,7 +5,7 @@ leaves from here, in order. So a step can never overtake the replay that its rec
 """
 
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol
@@ -45,17 +45,45 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Entry:
-    """A step whose first `tokens` positions still count."""
+    """A step whose first `tokens` positions still count; with `rows`, its rows in this order."""
 
     last: int
     position: int
     tokens: int
     stored: Stored
+    rows: Order = ()
 
-    def load(self, rows: Order) -> torch.Tensor:
-        """Its hidden states, with the rows in this order if one is given."""
+    def load(self) -> torch.Tensor:
         hidden = self.stored.load()[:, : self.tokens]
-        return hidden[torch.tensor(rows)] if rows else hidden
+        return hidden[torch.tensor(self.rows)] if self.rows else hidden
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Entries that follow each other, as one."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def last(self) -> int:
+        return self.entries[-1].last
+
+    @property
+    def position(self) -> int:
+        return self.entries[0].position
+
+    @property
+    def tokens(self) -> int:
+        return sum(entry.tokens for entry in self.entries)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.stored.nbytes for entry in self.entries)
+
+    def load(self) -> torch.Tensor:
+        if len(self.entries) == 1:
+            return self.entries[0].load()
+        return torch.cat([entry.load() for entry in self.entries], 1)
 
 
 class History:
@@ -73,8 +101,8 @@ class History:
         # By number, of every step that had one: a rollback takes positions away, but leaves the rows as they were put.
         self._orders: list[tuple[int, Order]] = []
 
-    def append(self, step: Step) -> None:
-        """Add a step; one at an earlier position cuts what it replaces."""
+    def append(self, step: Step) -> Stored:
+        """Add a step; one at an earlier position cuts what it replaces. Returns where its hidden states are kept."""
         tokens = step.hidden.shape[1]
         stored = self._keep(step.hidden)
         if step.position < self.position:
@@ -84,6 +112,11 @@ class History:
         self.entries.append(Entry(step.last, step.position, tokens, stored))
         self.position = step.position + tokens
         self.last = step.last
+        return stored
+
+    def whole(self) -> Iterator[Joined]:
+        """All that counts, in the order that the rows have now, merged; nothing is loaded yet."""
+        return self._merged(self.entries, self.last)
 
     def after(self, sent: int, settled: int) -> Iterator[Step]:
         """What a successor that has the steps up to `sent` still needs.
@@ -96,12 +129,12 @@ class History:
         middle = max(start, bisect(self.entries, settled, key=lambda entry: entry.last))
         ordered = sent  # up to which step the successor's rows are in order
         old = self._merged(self.entries[start:middle], settled)
-        new = (Step(e.last, e.last, e.position, e.load(())) for e in self.entries[middle:])
-        for step in chain(old, new):
-            target = max(step.last, settled)
-            past = self._order(ordered, target) if step.position else ()  # where nothing is past, nothing is reordered
-            yield replace(step, first=sent + 1, reorder=past)
-            sent, ordered = step.last, target
+        parts: Iterable[Joined | Entry] = chain(old, self.entries[middle:])
+        for part in parts:
+            target = max(part.last, settled)
+            past = self._order(ordered, target) if part.position else ()  # where nothing is past, nothing is reordered
+            yield Step(sent + 1, part.last, part.position, part.load(), past)
+            sent, ordered = part.last, target
 
     def _order(self, after: int, last: int) -> Order:
         """Which row each row continues over the steps from `after` to `last`, those cut included."""
@@ -111,28 +144,26 @@ class History:
             composed = tuple(composed[row] for row in order) if composed else order
         return composed
 
-    def _merged(self, entries: Sequence[Entry], settled: int) -> Iterator[Step]:
+    def _merged(self, entries: Sequence[Entry], settled: int) -> Iterator[Joined]:
         """The entries joined, each with its rows in the order that they had after step `settled`."""
-        orders = self._orders_until(entries, settled)
         group: list[Entry] = []
-        tokens = size = first = 0
-        for at, entry in enumerate(entries):
+        tokens = size = 0
+        for entry in self._reordered(entries, settled):
             tokens, size = tokens + entry.tokens, size + entry.stored.nbytes
             if group and (tokens > MERGE_TOKENS or size > MERGE_BYTES):
-                yield _merge(group, orders[first:at])
-                group, tokens, size, first = [], entry.tokens, entry.stored.nbytes, at
+                yield Joined(tuple(group))
+                group, tokens, size = [], entry.tokens, entry.stored.nbytes
             group.append(entry)
         if group:
-            yield _merge(group, orders[first:])
+            yield Joined(tuple(group))
 
-    def _orders_until(self, entries: Sequence[Entry], settled: int) -> list[Order]:
-        """For each entry, which of its rows each row continued when step `settled` was done."""
+    def _reordered(self, entries: Sequence[Entry], settled: int) -> list[Entry]:
         rows: Order = ()
         result, later = [], settled
         for entry in reversed(entries):
             if order := self._order(entry.last, later):
                 rows = tuple(order[row] for row in rows) if rows else order
-            result.append(rows)
+            result.append(replace(entry, rows=rows) if rows else entry)
             later = entry.last
         return result[::-1]
 
@@ -142,9 +173,3 @@ class History:
         if self.entries:
             tail = self.entries[-1]
             self.entries[-1] = replace(tail, tokens=min(tail.tokens, position - tail.position))
-
-
-def _merge(group: Sequence[Entry], orders: Sequence[Order]) -> Step:
-    last = group[-1]
-    hidden = [entry.load(rows) for entry, rows in zip(group, orders, strict=True)]
-    return Step(last.last, last.last, group[0].position, hidden[0] if len(hidden) == 1 else torch.cat(hidden, 1))
