@@ -43,10 +43,10 @@ class Attendance:
     def forget(self, key: Hashable) -> None:
         self._flows.pop(key, None)
 
-    def others(self, key: Hashable, now_s: float) -> tuple[bool, bool]:
-        """Has anybody but this flow been here lately, and does any of them decode?"""
-        active = [flow for other, flow in self._flows.items() if other != key and now_s - flow.seen_s < RECENT_S]
-        return bool(active), any(flow.short for flow in active)
+    def active(self, now_s: float) -> tuple[int, bool]:
+        """How many have been here lately, and does any of them decode?"""
+        active = [flow for flow in self._flows.values() if now_s - flow.seen_s < RECENT_S]
+        return len(active), any(flow.short for flow in active)
 
     def wait_until(self, now_s: float, iteration_s: float) -> float:
         """Until when it is worth to wait for those who decode and are away; the past when for nobody."""

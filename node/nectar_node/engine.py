@@ -129,9 +129,9 @@ class Engine:
     def _prompt_rows(self) -> int | None:
         """None while nobody else is about: a prompt then runs whole. While others decode, as many rows as take as
         long as decoding does, so that an iteration lasts about twice as long as without them."""
-        others, decode = self._attendance.others(next(iter(self._works)), time.monotonic())
+        sessions, decode = self._attendance.active(time.monotonic())
         if not decode:
-            return MAX_ROWS if others else None
+            return MAX_ROWS if sessions > 1 else None
         rows = int(self._speed.iteration_s / self._speed.prefill_s) if self._speed.prefill_s else 0
         return max(MIN_PROMPT_ROWS, min(rows, MAX_ROWS))
 
