@@ -19,7 +19,7 @@ from nectar_node.runner import Piece, Runner
 from nectar_node.scheduler import MAX_ROWS, FirstCome, Grant, Scheduler, Work
 from nectar_node.speed import Speed
 
-MIN_PROMPT_ROWS = 16
+MIN_PROMPT_ROWS = 8
 WAIT_SMOOTHING = 0.1
 Deliver = Callable[[Work, torch.Tensor | Exception], None]
 Result = tuple[Work, torch.Tensor | Exception]
@@ -132,7 +132,8 @@ class Engine:
         sessions, decode = self._attendance.active(time.monotonic())
         if not decode:
             return MAX_ROWS if sessions > 1 else None
-        rows = int(self._speed.iteration_s / self._speed.prefill_s) if self._speed.prefill_s else 0
+        row_s = self._speed.added_s or self._speed.prefill_s
+        rows = int(self._speed.iteration_s / row_s) if row_s else 0
         return max(MIN_PROMPT_ROWS, min(rows, MAX_ROWS))
 
     def _compute(self, grants: Sequence[Grant]) -> list[Result]:

@@ -8,12 +8,13 @@ SMOOTHING = 0.1
 
 @dataclass
 class Speed:
-    """Moving averages, in seconds: a single token through the whole span, one token of a longer prompt, and an
-    iteration that only decodes, for however many sessions."""
+    """Moving averages, in seconds: a single token through the whole span; one token of a longer prompt; an iteration
+    that only decodes, for however many sessions; and what each row of a prompt's chunk adds to one."""
 
     decode_s: float = 0.0
     prefill_s: float = 0.0
     iteration_s: float = 0.0
+    added_s: float = 0.0
 
     def count(self, short_rows: int, prompt_rows: int, elapsed_s: float) -> None:
         """An iteration through the whole span took so long."""
@@ -21,7 +22,9 @@ class Speed:
             self.iteration_s = _smooth(self.iteration_s, elapsed_s)
             if short_rows == 1:
                 self.decode_s = _smooth(self.decode_s, elapsed_s)
-        elif not short_rows and prompt_rows >= PROMPT_ROWS:
+        elif short_rows:
+            self.added_s = _smooth(self.added_s, max(elapsed_s - self.iteration_s, 0.0) / prompt_rows)
+        elif prompt_rows >= PROMPT_ROWS:
             self.prefill_s = _smooth(self.prefill_s, elapsed_s / prompt_rows)
 
     @property
