@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 @option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @option("--threads", type=click.IntRange(1), help="CPU threads to compute with; by default PyTorch's choice.")
 @option("--kv-tokens", type=click.IntRange(1), default=16_384, show_default=True, help="Positions of KV to promise.")
+@option(
+    "--history-gib",
+    type=click.FloatRange(0.001),
+    default=8.0,
+    show_default=True,
+    help="GiB of sessions' histories to keep, in memory and in the temporary folder.",
+)
 @options.all_of(options.listen)
 @options.own_key
 @option("--name", default=platform.node, help="What to call this node; by default the machine's name.")
@@ -50,6 +57,7 @@ def command(
     announce: tuple[str, ...],
     key: Path | None,
     allowed_peers: tuple[str, ...],
+    history_gib: float,
     drain: float,
     link_delay_ms: float,
     until_eof: bool,
@@ -76,6 +84,7 @@ def command(
             listen=Listen(host, port, announce),
             initial_peers=peers,
             allowed=allowed,
+            history_bytes=int(history_gib * 2**30),
             drain_s=drain,
             link_delay_s=link_delay_ms / 1e3,
             **settings,
