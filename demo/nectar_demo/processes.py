@@ -19,7 +19,10 @@ START_S = 120.0
 
 
 class NodeProcess:
-    """`nectar node` in a process: begun by the constructor, serving when `wait` returns. Logs go to `folder`."""
+    """`nectar node` in a process: begun by the constructor, serving when `wait` returns. Logs go to `folder`.
+
+    `within` is what the command is put behind, to run it somewhere else.
+    """
 
     def __init__(
         self,
@@ -29,6 +32,7 @@ class NodeProcess:
         blocks: str | None = None,
         initial_peers: Sequence[str] = (),
         options: Sequence[str] = (),
+        within: Sequence[str] = (),
     ) -> None:
         self.name, self.blocks = name, blocks
         self.log = folder / f"{name}.log"
@@ -42,7 +46,7 @@ class NodeProcess:
                 environment[kept] = os.environ[kept]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *options],
+                [*within, *command, *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +18,10 @@ from nectar_protocol.identity import Identity, PeerID, peer_id
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.directory import LIFE_MS, REFRESH_S, Directory
-from nectar_swarm.errors import SwarmError
-from nectar_swarm.host import Host, Listen, PeerAddress
-from nectar_swarm.keyfile import hold_key, load_or_create_key
+from nectar_swarm.host import Listen, PeerAddress
+from nectar_swarm.keyfile import load_or_create_key
+from nectar_swarm.membership import Membership, Place
+from nectar_swarm.reachability import Reachability
 from nectar_swarm.source import LocalFolder, Source, open_source
 from nectar_swarm.waiting import first_of
 
@@ -35,9 +36,7 @@ from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 from nectar_node.trial import choose_runner, measure
 
-RESTART_S = 1.0
 RETRY_S = 2.0
-MAX_KNOWN = 256
 MAX_MET = 8  # peers that a node makes sure of in each round
 MEMORY_SHARE = 0.8  # of the free memory, for weights and KV
 Result = TypeVar("Result")
@@ -55,6 +54,7 @@ class NodeSettings:
     version: str
     revision: str = "main"
     listen: Listen = field(default_factory=Listen)
+    reachability: Reachability = Reachability.AUTO
     initial_peers: tuple[PeerAddress, ...] = ()
     allowed: frozenset[PeerID] | None = None
     blocks: str | None = None
@@ -109,47 +109,27 @@ class Node:
         self.dtype = choose_dtype(settings.dtype, self.device, getattr(self.anatomy.config, "dtype", None))
         self.checkpoint = Checkpoint(self.source)
         self.model = self.source.manifest.model_id
-        self._listen = settings.listen
-        self._allowed = None if settings.allowed is None else settings.allowed | {self.identity.peer_id}
-        self._peers = settings.initial_peers
+        self._membership = Membership(
+            settings.key_file,
+            settings.listen,
+            settings.initial_peers,
+            allowed=None if settings.allowed is None else settings.allowed | {self.identity.peer_id},
+            reachability=settings.reachability,
+        )
         self._expires_ms = 0
         self._loaded: _Loaded | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve; begin again with the loaded blocks if p2pd ends under us, however often it takes."""
-        with hold_key(self.settings.key_file):
-            while not stop.is_set():
-                try:
-                    await self._run_once(stop)
-                except SwarmError as error:
-                    if self._loaded is None:
-                        raise
-                    log.warning("cannot come back yet: %s", error)
-                if not stop.is_set():
-                    log.warning("the libp2p daemon has ended; starting it again")
-                    await first_of(stop.wait(), timeout_s=RESTART_S)
+        await self._membership.run(stop, lambda place: self._serve(place, stop))
 
-    async def _run_once(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set or p2pd ends."""
-        host = await Host.start(key_file=self.settings.key_file, listen=self._listen)
-        try:
-            alone = self._loaded is not None  # after a restart, peers may be found later
-            directory = await Directory.join(host, self._peers, alone=alone, allowed=self._allowed)
-            try:
-                await self._serve(host, directory, stop)
-            finally:
-                await directory.close()
-        finally:
-            await host.close()
-
-    async def _serve(self, host: Host, directory: Directory, stop: asyncio.Event) -> None:
+    async def _serve(self, place: Place, stop: asyncio.Event) -> None:
         """Until `stop` is set, or p2pd ends."""
-        addresses = await host.addresses()
-        if self._listen.port == 0 and addresses:  # whatever happens to p2pd, peers find us where we were
-            self._listen = replace(self._listen, port=addresses[0].port)
-        self._loaded = loaded = self._loaded or await self._take_span(directory, addresses, stop)
+        host, directory = place.host, place.directory
+        self._loaded = loaded = self._loaded or await self._take_span(directory, await place.addresses(), stop)
         if loaded is None:
             return
+        self._membership.settled = True
         service = Service(
             host,
             loaded.span,
@@ -158,41 +138,42 @@ class Node:
             self.model,
             loaded.speed,
             self._about(),
-            allowed=self._allowed,
+            allowed=self._membership.allowed,
             delay_s=self.settings.link_delay_s,
         )
         await service.start()
         try:
-            await self._announce(directory, addresses, loaded, NodeState.SERVING)
-            self._on_serving(self._describe(addresses, loaded))
-            await self._keep_announcing(host, directory, loaded, stop)
+            await self._announce(directory, await place.addresses(), loaded, NodeState.SERVING)
+            self._on_serving(self._describe(await place.addresses(), loaded))
+            await self._keep_announcing(place, loaded, stop)
             if not host.ended.is_set():
-                await self._announce(directory, addresses, loaded, NodeState.LEAVING)
+                await self._announce(directory, await place.addresses(), loaded, NodeState.LEAVING)
                 await service.drain(self.settings.drain_s)
         finally:
             await service.close()
 
-    async def _keep_announcing(self, host: Host, directory: Directory, loaded: _Loaded, stop: asyncio.Event) -> None:
-        """Every half minute; sooner while none of the peers we know answers."""
-        wait_s = RETRY_S
+    async def _keep_announcing(self, place: Place, loaded: _Loaded, stop: asyncio.Event) -> None:
+        """Every half minute; sooner while none of the peers we know answers, or when our addresses change."""
+        wait_s, directory = RETRY_S, place.directory
         while True:
-            await first_of(stop.wait(), host.ended.wait(), timeout_s=wait_s)
-            if stop.is_set() or host.ended.is_set():
+            await first_of(stop.wait(), place.host.ended.wait(), place.moved.wait(), timeout_s=wait_s)
+            if stop.is_set() or place.host.ended.is_set():
                 return
+            place.moved.clear()
             try:
                 self._remember(await directory.nodes(self.model))
-                some = random.sample(self._peers, min(len(self._peers), MAX_MET))
+                peers = self._membership.peers
+                some = random.sample(peers, min(len(peers), MAX_MET))
                 met = await directory.meet(some) if some else True
-                await self._announce(directory, await host.addresses(), loaded, NodeState.SERVING)
+                await self._announce(directory, await place.addresses(), loaded, NodeState.SERVING)
                 wait_s = REFRESH_S if met else min(2 * wait_s, REFRESH_S)
             except Exception:  # a failed round is made good by the next; the announcement lives for two
                 log.warning("could not announce", exc_info=True)
 
     def _remember(self, nodes: list[Announcement]) -> None:
         """Other nodes' addresses, to find the swarm again if it is lost."""
-        met = [PeerAddress(peer_id(a.node), a.addresses) for a in nodes if a.node != self.identity.public]
-        known = {peer.peer: peer for peer in (*met, *self.settings.initial_peers, *self._peers)}
-        self._peers = tuple(known.values())[:MAX_KNOWN]
+        others = [a for a in nodes if a.node != self.identity.public]
+        self._membership.remember(PeerAddress(peer_id(a.node), a.addresses) for a in others)
 
     async def _take_span(
         self, directory: Directory, addresses: tuple[Address, ...], stop: asyncio.Event

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
@@ -24,7 +25,7 @@ CLOSE_S = 1.0
 
 
 class Directory:
-    """Made by `join`. A `reader` only asks; everybody else also stores records for others."""
+    """Made by `join`. A `reader` stores no records for others, so that nobody need dial it."""
 
     def __init__(self, host: Host, dht: DHTNode) -> None:
         self.host, self._dht = host, dht
@@ -43,7 +44,7 @@ class Directory:
 
         Raises UnreachableError if there are some and none answers, unless `alone` allows to begin without them.
         """
-        others = [peer for peer in initial_peers if peer.peer != host.peer_id]
+        others = [peer for peer in meeting_points(initial_peers) if peer.peer != host.peer_id]
         met = await connect_any(host, others)
         if others and not met and not alone:
             raise UnreachableError(f"none of {len(others)} initial peers can be reached; is a node running there?")
@@ -76,7 +77,8 @@ class Directory:
 
     async def meet(self, peers: Sequence[PeerAddress]) -> bool:
         """Make peers known to our DHT and us to theirs, if any answers: so that swarms that lost each other join."""
-        met = await connect_any(self.host, [peer for peer in peers if peer.peer != self.host.peer_id])
+        others = [peer for peer in meeting_points(peers) if peer.peer != self.host.peer_id]
+        met = await connect_any(self.host, others)
         answers = await asyncio.gather(
             *(self._dht.protocol.call_ping(LibP2PPeerID.from_base58(peer.peer), strict=False) for peer in met),
             return_exceptions=True,
@@ -115,6 +117,17 @@ def parse(values: Iterable[bytes]) -> Iterable[Announcement]:
             announcement = Announcement.unpack(value)
             if announcement.expires_ms > now_ms:
                 yield announcement
+
+
+def meeting_points(peers: Iterable[PeerAddress]) -> list[PeerAddress]:
+    """Whom to dial to find the swarm by `peers`: those that can be dialled, and the relays of the others."""
+    points = []
+    for peer in peers:
+        if direct := tuple(address for address in peer.addresses if address.relay is None):
+            points.append(PeerAddress(peer.peer, direct))
+        else:
+            points += [PeerAddress(peer_id(a.relay), (replace(a, relay=None),)) for a in peer.addresses if a.relay]
+    return points
 
 
 async def connect_any(host: Host, peers: Sequence[PeerAddress]) -> list[PeerAddress]:

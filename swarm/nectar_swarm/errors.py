@@ -21,6 +21,14 @@ class UnreachableError(SwarmError, ConnectionError):
     """A peer cannot be dialled, or did not answer in time."""
 
 
+class RelayRefusedError(UnreachableError):
+    """A relay said no; `answer` is what it said."""
+
+    def __init__(self, message: str, answer: int) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
 class WireError(SwarmError):
     """A peer sent bytes that break the wire protocol; its link is closed."""
 

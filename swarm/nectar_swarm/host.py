@@ -1,7 +1,7 @@
 """This process's place on the network: one p2pd (libp2p) beside us, spoken to through hivemind's P2P.
 
 hivemind's own defaults are corrected here once: an Ed25519 identity, a control socket that other local users cannot
-open, no reliance on QUIC, and a p2pd that ends with us and whose own end is noticed.
+open, no reliance on QUIC, no relaying (`relay.py` is ours), and a p2pd that ends with us and whose own end is noticed.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ class Host:
         for maddr in visible:
             with contextlib.suppress(ProtocolError):
                 found.append(split_multiaddr(str(maddr))[0])
-        found = sorted(dict.fromkeys(found), key=lambda a: (a.ip.is_loopback, a.relay is not None, a.ip.version))
+        found = sorted(dict.fromkeys(found), key=lambda a: (a.ip.is_loopback, a.ip.version))
         beyond = [address for address in found if not address.ip.is_loopback]
         return tuple((beyond or found)[:MAX_ADDRESSES])
 
@@ -123,6 +123,19 @@ class Host:
             raise UnreachableError(f"{peer} did not answer within {timeout_s:g} s") from error
         except Exception as error:  # hivemind raises a plain Exception among others
             raise UnreachableError(f"cannot reach {peer}: {error}") from error
+
+    async def connection(self, peer: PeerID) -> Address | None:
+        """Where the other end of p2pd's connection to a peer is; None if there is no connection."""
+        try:
+            connected = await self.p2p.list_peers()
+        except Exception as error:
+            raise HostError(f"the libp2p daemon does not say who is connected: {error}") from error
+        for info in connected:
+            if info.peer_id == peer:
+                for maddr in info.addrs:
+                    with contextlib.suppress(ProtocolError):
+                        return split_multiaddr(str(maddr))[0]
+        return None
 
     async def open_stream(
         self, peer: PeerID, protocol: str, timeout_s: float = DIAL_TIMEOUT_S
@@ -161,6 +174,7 @@ def p2pd_arguments(key_file: Path | None, listen: Listen | None) -> dict[str, An
         "check_if_identity_free": False,  # hivemind can check RSA keys only
         "auto_nat": False,
         "nat_port_map": False,
+        "use_relay": False,
         "startup_timeout": STARTUP_TIMEOUT_S,
         "idle_timeout": 10,
     }

@@ -19,6 +19,7 @@ from nectar_swarm.errors import SwarmError, UnreachableError, WireError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import DIAL_TIMEOUT_S, Host
 from nectar_swarm.link import Link
+from nectar_swarm.tunnel import Tunnels
 
 PROTOCOL = "nectar/wire"
 BEAT_S, SUSPECT_S, DEAD_S = 0.25, 1.0, 3.0
@@ -50,6 +51,7 @@ class Peers:
     ) -> None:
         self.host, self.handler, self.allowed, self.delay_s = host, handler, allowed, delay_s
         self._busy_ms = busy_ms
+        self._tunnels = Tunnels(host)
         self._first: dict[PeerID, Link] = {}  # the link we send on
         self._every: dict[PeerID, set[Link]] = {}  # two when both sides dialled at once
         self._dialling: dict[PeerID, asyncio.Task[Link]] = {}
@@ -67,6 +69,7 @@ class Peers:
         for task in [*self._tasks, *self._dialling.values()]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._dialling.values(), return_exceptions=True)
+        await self._tunnels.close()
 
     def link(self, peer: PeerID) -> Link | None:
         """The pooled link to a peer, if there is one."""
@@ -92,7 +95,7 @@ class Peers:
 
     async def _dial(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         if addresses:  # p2pd knows no addresses of a peer that it has not met
-            await self.host.connect(peer, addresses)
+            await self._tunnels.connect(peer, addresses)
         reader, writer = await self.host.open_stream(peer, PROTOCOL)
         link = Link(peer, reader, writer, self.delay_s)
         await self._greet(link)

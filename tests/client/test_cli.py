@@ -174,3 +174,13 @@ def test_windows_is_refused_with_a_line_about_wsl2(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(SystemExit, match="WSL2"):
         main.run()
+
+
+def test_a_private_node_needs_peers_that_relay_for_it(nectar: Nectar) -> None:
+    private = ("node", "-m", "x", "--reachability", "private")
+    told = nectar(*private)
+    assert told.returncode == USAGE
+    assert "--initial-peers" in told.stderr
+    told = nectar(*private, "-p", NOBODY, "--announce", "/ip4/192.0.2.1/tcp/1")
+    assert told.returncode == USAGE
+    assert "--announce" in told.stderr

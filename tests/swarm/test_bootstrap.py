@@ -12,7 +12,7 @@ import pytest
 from nectar_protocol.announcement import Announcement
 from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
-from nectar_swarm import bootstrap
+from nectar_swarm import membership
 from nectar_swarm.bootstrap import run_bootstrap
 from nectar_swarm.directory import Directory
 from nectar_swarm.errors import KeyFileError
@@ -66,7 +66,7 @@ async def test_two_who_know_only_the_bootstrap_find_each_other(
 async def test_its_p2pd_is_started_again_under_the_same_name(
     running: Bootstrap, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "RESTART_S", 0.05)
+    monkeypatch.setattr(membership, "RESTART_S", 0.05)
     [child] = children()
     os.kill(child, signal.SIGKILL)
     await eventually(lambda: len(running.ready) == 2)

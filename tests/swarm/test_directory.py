@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nectar_protocol.address import Address
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
-from nectar_swarm.directory import Directory, parse
+from nectar_swarm.directory import Directory, meeting_points, parse
 from nectar_swarm.errors import UnreachableError
 from nectar_swarm.host import Host, PeerAddress
 from nectar_swarm.keyfile import create_key
@@ -208,3 +209,11 @@ def test_what_is_whole_and_alive_is_read_from_a_record(announce: Announce) -> No
     expired = announce(identity, MODEL, issued_ms=good.issued_ms - 20_000, expires_ms=good.issued_ms - 10_000)
     values = [good.pack(), expired.pack(), b"", b"garbage", good.pack()[:-1] + bytes([good.pack()[-1] ^ 1])]
     assert list(parse(values)) == [good]
+
+
+def test_who_is_behind_relays_is_met_at_them() -> None:
+    relay, direct, hidden = (Identity.generate() for _ in range(3))
+    at = Address.parse("/ip4/192.0.2.1/tcp/31330")
+    behind = replace(at, relay=relay.public)
+    given = [PeerAddress(hidden.peer_id, (behind,)), PeerAddress(direct.peer_id, (behind, at))]
+    assert meeting_points(given) == [PeerAddress(relay.peer_id, (at,)), PeerAddress(direct.peer_id, (at,))]

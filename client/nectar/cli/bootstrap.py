@@ -27,7 +27,7 @@ def command(
     as_json: bool,
     verbose: int,
 ) -> None:
-    """Run a peer that serves no blocks: it introduces the others and keeps the directory."""
+    """Run a peer that serves no blocks: it introduces the others, keeps the directory, and relays."""
     configure_logging(verbose)
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
     from nectar_swarm.bootstrap import run_bootstrap

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     help="GiB of sessions' histories to keep, in memory and in the temporary folder.",
 )
 @options.all_of(options.listen)
+@option(
+    "--reachability",
+    type=click.Choice(["auto", "public", "private"]),
+    default="auto",
+    show_default=True,
+    help="Can others dial this node? auto asks the initial peers to try; private is served through relays.",
+)
 @options.own_key
 @option("--name", default=platform.node, help="What to call this node; by default the machine's name.")
 @options.allowed_peers
@@ -55,6 +62,7 @@ def command(
     host: str,
     port: int,
     announce: tuple[str, ...],
+    reachability: str,
     key: Path | None,
     allowed_peers: tuple[str, ...],
     history_gib: float,
@@ -71,17 +79,21 @@ def command(
     lets its sessions move elsewhere and leaves; a second one leaves at once.
     """
     configure_logging(verbose)
+    if reachability == "private" and (announce or not initial_peers):
+        raise click.UsageError("a private node needs --initial-peers to relay for it, and has nothing to --announce")
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
     if not as_json:
         say("loading …")
     from nectar_node.node import Node, NodeSettings
     from nectar_swarm.host import Listen
+    from nectar_swarm.reachability import Reachability
 
     node = Node(
         NodeSettings(
             key_file=key or data_folder() / "node.key",
             version=__version__,
             listen=Listen(host, port, announce),
+            reachability=Reachability(reachability),
             initial_peers=peers,
             allowed=allowed,
             history_bytes=int(history_gib * 2**30),
