@@ -79,6 +79,16 @@ class SingleRunner:
             piece.hidden, kv.cache, start=kv.start, stop=kv.stop, position_ids=positions, attention_mask=mask
         )
         kv.computed = stop
+        _clear(kv.cache, [row for row, pad in enumerate(kv.pads) if pad >= stop])
         if kept is not None:
             out = torch.where(kept, out, 0)  # whatever attends to nothing may not even be a number
         return out.cpu()
+
+
+def _clear(cache: Cache, rows: Sequence[int]) -> None:
+    """Make rows that were padding so far begin anew: Transformers lets a single token of it into recurrent state."""
+    for layer in cache.layers if rows else ():
+        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+            for state in states.values():
+                if state is not None:
+                    state[rows] = 0

@@ -1,6 +1,6 @@
 """Small random checkpoints of several families, the whole models they came from, spans of them and their runners."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.source import LocalFolder
 
+from tests.node.engines import Bench, Doubling
 from tests.node.families import CONFIGS
 
 POSITIONS = 1024
@@ -81,3 +82,12 @@ def choose(load_span: LoadSpan) -> Callable[..., Runner]:
         return choose_runner(load_span(family, 1, 5, dtype), POSITIONS)
 
     return runner
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench(Doubling())
+    yield bench
+    bench.engine.stop()
+    bench.runner.allow()
+    await bench.engine.finished.wait()
