@@ -16,7 +16,6 @@ SMOOTHING = 0.3
 
 @dataclass
 class _Flow:
-    seen_s: float
     short: bool = False
     left_s: float = math.inf  # when its last step was done; infinity while one is here
     absence_s: float = 0.0
@@ -29,23 +28,23 @@ class Attendance:
         self._flows: dict[Hashable, _Flow] = {}
 
     def came(self, key: Hashable, now_s: float, *, short: bool) -> None:
-        flow = self._flows.setdefault(key, _Flow(now_s))
+        flow = self._flows.setdefault(key, _Flow())
         if flow.left_s < now_s:
             absence_s = now_s - flow.left_s
             known = flow.absence_s and flow.short
             flow.absence_s = (1 - SMOOTHING) * flow.absence_s + SMOOTHING * absence_s if known else absence_s
-        flow.seen_s, flow.short, flow.left_s = now_s, short, math.inf
+        flow.short, flow.left_s = short, math.inf
 
     def left(self, key: Hashable, now_s: float) -> None:
         if (flow := self._flows.get(key)) is not None:
-            flow.seen_s = flow.left_s = now_s
+            flow.left_s = now_s
 
     def forget(self, key: Hashable) -> None:
         self._flows.pop(key, None)
 
     def active(self, now_s: float) -> tuple[int, bool]:
-        """How many have been here lately, and does any of them decode?"""
-        active = [flow for flow in self._flows.values() if now_s - flow.seen_s < RECENT_S]
+        """How many are here or were lately, and does any of them decode?"""
+        active = [flow for flow in self._flows.values() if now_s - flow.left_s < RECENT_S]
         return len(active), any(flow.short for flow in active)
 
     def wait_until(self, now_s: float, iteration_s: float) -> float:

@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from nectar_node.errors import SpanError
+
 if TYPE_CHECKING:
     from nectar_node.packed import Batch
 
 PACKED = "nectar_packed"
 MAX_KERNEL_HEAD = 256
+UNSAID = -1
 
 
 def attend(
@@ -31,6 +34,7 @@ def attend(
 ) -> torch.Tensor:
     """Queries [1, heads, n, d] at positions past … past + n - 1 over keys and values [1, KV heads, past + n, d]."""
     tokens, length, first = query.shape[2], keys.shape[2], 0
+    groups = query.shape[1] // keys.shape[1]
     if window is not None and past + 1 > window:  # what lies before the first query's window is never seen
         first = past + 1 - window
         keys, values, length = keys[:, :, first:], values[:, :, first:], length - first
@@ -42,17 +46,20 @@ def attend(
         if window is not None:
             mask &= positions > queries - window
     causal = tokens > 1 and mask is None
-    groups = query.shape[1] // keys.shape[1]
-    if softcap is None and sinks is None:
-        if mask is not None and groups > 1:  # as Transformers does, so that alone the sums are the same
-            keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
-        return F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, is_causal=causal, scale=scaling,
-            enable_gqa=query.shape[1] != keys.shape[1],
-        )  # fmt: skip
-    if causal:
-        mask = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril()
-    return _attend_in_full(query, keys, values, mask, scaling, softcap, sinks)
+    if softcap is not None or sinks is not None:
+        if causal:
+            mask = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril()
+        return _attend_in_full(query, keys, values, mask, scaling, softcap, sinks)
+    # Heads that share keys are dealt with as Transformers does in each case, so that alone the sums are the same.
+    if groups > 1 and mask is not None:
+        keys, values = keys.repeat_interleave(groups, 1), values.repeat_interleave(groups, 1)
+    elif groups > 1 and tokens == 1 and length == window:
+        query = query.reshape(1, keys.shape[1], groups, query.shape[-1])
+    out = F.scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, is_causal=causal, scale=scaling,
+        enable_gqa=query.shape[1] != keys.shape[1],
+    )  # fmt: skip
+    return out.reshape(1, -1, tokens, out.shape[-1])
 
 
 def _attend_in_full(
@@ -88,12 +95,21 @@ def packed_attention(
     *,
     nectar_batch: "Batch",
     scaling: float | None = None,
-    sliding_window: int | None = None,
+    sliding_window: int | None = UNSAID,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' attention interface: query [1, heads, T, d] in, [1, T, heads, d] out."""
+    """Transformers' attention interface: query [1, heads, T, d] in, [1, T, heads, d] out.
+
+    Raises SpanError for a family whose attention cannot be known from what it passes on.
+    """
+    if sliding_window == UNSAID:
+        if getattr(module.config, "sliding_window", None):
+            raise SpanError("its windows are in its masks alone")
+        sliding_window = None
+    if not nectar_batch.expands and key is not nectar_batch.returned:
+        raise SpanError("it changes keys after the cache")
     if softcap is None and s_aux is None and not nectar_batch.expands and _kernel_serves(query, value):
         keys, values = nectar_batch.arena.of(module.layer_idx)
         return _attend_varlen(query, keys, values, nectar_batch, scaling, sliding_window), None

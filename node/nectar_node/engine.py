@@ -6,10 +6,13 @@ A session's works run in the order in which they came. Where one fails, only its
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -23,6 +26,8 @@ MIN_PROMPT_ROWS = 8
 WAIT_SMOOTHING = 0.1
 Deliver = Callable[[Work, torch.Tensor | Exception], None]
 Result = tuple[Work, torch.Tensor | Exception]
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -105,26 +110,37 @@ class Engine:
         self._call(self.finished.set)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # the loop has ended meanwhile
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _take(self) -> list[Grant]:
         """The next iteration; nothing when the engine has stopped."""
         with self._changed:
-            while not self._scheduler.rows and not self._stopped:
-                self._changed.wait()
-            now_s = since_s = time.monotonic()
-            while (wait_s := self._attendance.wait_until(since_s, self._speed.iteration_s) - now_s) > 0:
-                self._changed.wait(wait_s)
-                now_s = time.monotonic()
-            if self._stopped:
-                return []
-            grants = self._scheduler.take(self._prompt_rows())
-            self._running = {grant.work.flow for grant in grants}
-            for grant in grants:
-                if grant.work.short:
-                    self._wait_s += WAIT_SMOOTHING * (now_s - grant.work.ready_s - self._wait_s)
-            return grants
+            while not self._stopped:
+                if not self._scheduler.rows:
+                    self._changed.wait()
+                    continue
+                now_s = self._linger()
+                if self._stopped or not self._scheduler.rows:  # who was here has left meanwhile
+                    continue
+                grants = self._scheduler.take(self._prompt_rows())
+                self._running = {grant.work.flow for grant in grants}
+                for grant in grants:
+                    if grant.work.short:
+                        self._wait_s += WAIT_SMOOTHING * (now_s - grant.work.ready_s - self._wait_s)
+                return grants
+            return []
+
+    def _linger(self) -> float:
+        """Wait for those who are about to come; returns the time."""
+        now_s = since_s = time.monotonic()
+        while not self._stopped:
+            wait_s = self._attendance.wait_until(since_s, self._speed.iteration_s) - now_s
+            if wait_s <= 0:
+                break
+            self._changed.wait(wait_s)
+            now_s = time.monotonic()
+        return now_s
 
     def _prompt_rows(self) -> int | None:
         """None while nobody else is about: a prompt then runs whole. While others decode, as many rows as take as
@@ -148,8 +164,10 @@ class Engine:
                 pieces[grant.work] = piece
             except Exception as error:
                 failed.append((grant.work, error))
+        if not pieces:
+            return failed
         try:
-            outputs = self._runner.run(list(pieces.values())) if pieces else []
+            outputs = self._runner.run(list(pieces.values()))
         except Exception:  # whatever a model raises fails its step, never the node, and nobody else's step
             return failed + [self._alone(work, piece) for work, piece in pieces.items()]
         kv = grants[0].work.kv
@@ -203,10 +221,12 @@ class Engine:
 
     def _hand_over(self, finished: Sequence[Result], ended: Sequence[Callable[[], None]]) -> None:
         """In the loop: all of one iteration at once, so that what goes to one peer leaves in one write."""
-        for work, result in finished:
-            self._deliver(work, result)
-        for then in ended:
-            then()
+        calls: list[Callable[[], object]] = [*(partial(self._deliver, *result) for result in finished), *ended]
+        for call in calls:
+            try:
+                call()
+            except Exception:  # what one session raises keeps no other back
+                log.exception("a step's result could not be handed over")
 
 
 def _piece(grant: Grant) -> Piece:

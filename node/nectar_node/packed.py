@@ -57,7 +57,7 @@ class Batch(Cache):
     def __init__(self, arena: Arena, parts: Sequence[Part], expands: bool) -> None:
         self.arena, self.parts, self.expands = arena, parts, expands
         self.layers: list[Any] = []
-        self._returned: torch.Tensor | None = None
+        self.returned: torch.Tensor | None = None  # the keys that the family was last given
         at = [torch.arange(part.past, part.length) for part in parts]
         self.positions = torch.cat(at).to(arena.device, non_blocking=True)[None]
         slots = [positions + part.row.offset for positions, part in zip(at, parts, strict=True)]
@@ -82,19 +82,14 @@ class Batch(Cache):
         if self.expands:
             pasts = [self._past(layer_idx, part) for part in self.parts]
             key_states, value_states = (torch.cat(states, 2) for states in zip(*pasts, strict=True))
-        self._returned = key_states
+        self.returned = key_states
         return key_states, value_states
 
     def pasts(
         self, block: int, key: torch.Tensor, value: torch.Tensor
     ) -> Iterator[tuple[Part, torch.Tensor, torch.Tensor]]:
-        """Each row with all its keys and values [1, heads, positions, head size]; `key` and `value` are the family's.
-
-        Raises SpanError when a family changes them after the cache and was not known to.
-        """
+        """Each row with all its keys and values [1, heads, positions, head size], of what the family made of them."""
         if not self.expands:
-            if key is not self._returned:
-                raise SpanError("this family changes keys after the cache; it cannot be packed")
             for part in self.parts:
                 yield part, *self._past(block, part)
             return
@@ -149,7 +144,7 @@ class PackedRunner(ArenaRunner):
         out = self._forward(pieces[0].kv, parts, [hidden for _, _, hidden in tokens])
         for part in parts:
             part.row.length = part.length
-        return _unpack(pieces, {id(part.row): out[part.start : part.stop] for part in parts})
+        return _unpack(pieces, {part.row: out[part.start : part.stop] for part in parts})
 
     def _forward(self, kv: RowsKV, parts: Sequence[Part], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
         """Packed hidden states [T, width] of all parts, on the CPU."""
@@ -164,17 +159,17 @@ class PackedRunner(ArenaRunner):
         return out[0].cpu()
 
 
-def _unpack(pieces: Sequence[Piece], outputs: dict[int, torch.Tensor]) -> list[torch.Tensor]:
+def _unpack(pieces: Sequence[Piece], outputs: dict[Row, torch.Tensor]) -> list[torch.Tensor]:
     """Each piece's output [batch, tokens, width] in memory of its own; zeros where there was padding."""
     results = []
     for piece in pieces:
-        if len(piece.kv.rows) == 1 and id(piece.kv.rows[0]) in outputs and not any(padding(piece)):
-            out = outputs[id(piece.kv.rows[0])][None]
+        if len(piece.kv.rows) == 1 and piece.kv.rows[0] in outputs and not any(padding(piece)):
+            out = outputs[piece.kv.rows[0]][None]
             results.append(out if len(outputs) == 1 else out.clone())
             continue
         result = torch.zeros(piece.hidden.shape, dtype=next(iter(outputs.values())).dtype)
         for index, row in enumerate(piece.kv.rows):
-            if (tokens := outputs.get(id(row))) is not None:
+            if (tokens := outputs.get(row)) is not None:
                 result[index, result.shape[1] - len(tokens) :] = tokens
         results.append(result)
     return results

@@ -17,6 +17,8 @@ from nectar_node.rows import ArenaRunner, RowsKV, padding
 from nectar_node.runner import Piece
 from nectar_node.span import SpanModel
 
+Token = tuple[Row, torch.Tensor, torch.Tensor]  # a row, its hidden states [1, width], where its output goes
+
 
 class _RowCache(Cache):
     """Several new tokens of one row."""
@@ -88,9 +90,7 @@ class PaddedRunner(ArenaRunner):
 
     def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
         out = [torch.zeros(piece.hidden.shape, dtype=self.span.dtype) for piece in pieces]
-        single: list[
-            tuple[Row, torch.Tensor, torch.Tensor]
-        ] = []  # the row, its token [1, width], where its output goes
+        single: list[Token] = []
         lengths: list[tuple[Row, int]] = []
         for piece, result in zip(pieces, out, strict=True):
             for row, hidden, target, skipped in zip(piece.kv.rows, piece.hidden, result, padding(piece), strict=True):
@@ -100,8 +100,11 @@ class PaddedRunner(ArenaRunner):
                 elif tokens:
                     target[skipped:] = self._run_row(piece.kv, row, hidden[skipped:])
                 lengths.append((row, row.length + tokens))
-        if single:
-            self._run_single(pieces[0].kv, single)
+        single.sort(key=lambda token: -token[0].length)
+        while single:  # at once as many as the arena could hold at the longest one's length
+            count = max(1, self.kv_total // (single[0][0].length + 1))
+            self._run_single(pieces[0].kv, single[:count])
+            single = single[count:]
         for row, length in lengths:
             row.length = length
         return out
@@ -112,7 +115,7 @@ class PaddedRunner(ArenaRunner):
         out = self.span.forward(hidden[None], cache, start=kv.start, stop=kv.stop, position_ids=positions)
         return out[0].cpu()
 
-    def _run_single(self, kv: RowsKV, single: Sequence[tuple[Row, torch.Tensor, torch.Tensor]]) -> None:
+    def _run_single(self, kv: RowsKV, single: Sequence[Token]) -> None:
         rows = [row for row, _, _ in single]
         cache = _AlignedCache(self.arena, rows)
         lengths = torch.tensor([row.length for row in rows], device=self.span.device)[:, None]

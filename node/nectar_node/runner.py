@@ -50,8 +50,9 @@ class Runner(Protocol):
     def prepare(self, piece: Piece) -> None:
         """Roll the session back to the piece's position and reorder its rows. Once for each piece."""
 
-    def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
+    def run(self, pieces: Sequence[Piece]) -> Sequence[torch.Tensor | Exception]:
         """Prepared pieces of different sessions, all through the same blocks, in one forward: their outputs.
 
-        An exception leaves every session where it was, so that each piece can be run again alone.
+        Raises whatever fails them all, and leaves every session where it was, so that each can be run again alone. A
+        runner that runs each alone returns an exception in the place of the output that it cost.
         """

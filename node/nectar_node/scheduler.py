@@ -114,8 +114,8 @@ class FirstCome:
             room = min(room, prompt_rows)
         for work in list(self._long):
             tokens = work.left if prompt_rows is None else min(work.left, room // work.batch)
-            if tokens <= 0 and not grants:
-                tokens = 1  # a batch of more rows than the room must get on, too
+            if tokens <= 0 and (not grants or grants[-1].work.short):
+                tokens = 1  # whoever waits longest gets on, however many rows it has and whoever decodes
             if tokens <= 0:
                 break
             grants.append(Grant(work, tokens))

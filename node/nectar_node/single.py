@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers.cache_utils import Cache
 
+from nectar_node.errors import SpanError
 from nectar_node.runner import Piece
 from nectar_node.span import SpanModel
 
@@ -44,15 +45,26 @@ class SingleRunner:
         self.kv_free += kv.reserved
 
     def prepare(self, piece: Piece) -> None:
+        """Raises SpanError for a rollback of recurrent state, but to the beginning."""
         kv: CacheKV = piece.kv
-        if kv.computed:
+        if kv.computed and not piece.position:
+            kv.cache = self.span.new_cache(kv.start, kv.stop)
+        elif piece.position < kv.computed and not kv.cache.is_croppable:
+            raise SpanError("recurrent state cannot be rolled back")
+        elif kv.computed:
             kv.cache.crop(piece.position - kv.computed)
         if piece.reorder:
             kv.cache.reorder_cache(torch.tensor(piece.reorder, device=self.span.device))
         kv.computed = piece.position
 
-    def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
-        return [self._run_one(piece) for piece in pieces]
+    def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor | Exception]:
+        return [self._try_one(piece) for piece in pieces]
+
+    def _try_one(self, piece: Piece) -> torch.Tensor | Exception:
+        try:
+            return self._run_one(piece)
+        except Exception as error:  # the others' caches have moved on: this must not be tried again together
+            return error
 
     def _run_one(self, piece: Piece) -> torch.Tensor:
         kv: CacheKV = piece.kv
@@ -67,6 +79,16 @@ class SingleRunner:
             piece.hidden, kv.cache, start=kv.start, stop=kv.stop, position_ids=positions, attention_mask=mask
         )
         kv.computed = stop
+        _clear(kv.cache, [row for row, pad in enumerate(kv.pads) if pad >= stop])
         if kept is not None:
             out = torch.where(kept, out, 0)  # whatever attends to nothing may not even be a number
         return out.cpu()
+
+
+def _clear(cache: Cache, rows: Sequence[int]) -> None:
+    """Make rows that were padding so far begin anew: Transformers lets a single token of it into recurrent state."""
+    for layer in cache.layers if rows else ():
+        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+            for state in states.values():
+                if state is not None:
+                    state[rows] = 0

@@ -19,7 +19,7 @@ from nectar_swarm.progress import byte_bar
 from nectar_swarm.quiet import quiet_transformers
 from torch import nn
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import Cache, DummyLayer
+from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, DynamicLayer
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from nectar_node.errors import SpanError
@@ -145,6 +145,8 @@ class SpanModel:
         for index in range(len(cache.layers)):
             if not start <= self.start + index < stop:
                 cache.layers[index] = DummyLayer()
+        if not any(isinstance(layer, CacheLayerMixin) for layer in cache.layers):
+            cache.layers.append(DynamicLayer())  # where all state is recurrent, nothing else tells a length
         cache.activate_past_recording()
         return cache
 

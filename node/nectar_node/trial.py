@@ -5,7 +5,7 @@ The way is the fastest whose results are those of Transformers' own cache.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,6 +21,7 @@ from nectar_node.speed import Speed
 WAYS: tuple[Callable[[SpanModel, int], Runner], ...] = (PackedRunner, PaddedRunner, SingleRunner)
 LENGTHS = (5, 3)  # of two sessions' first pieces; each then takes a chunk of two and a single token
 ROOM = 16
+MIN_POSITIONS = len(LENGTHS) * ROOM
 PROMPT_TOKENS, PROMPT_RUNS, DECODE_RUNS = 64, 2, 8
 
 log = logging.getLogger(__name__)
@@ -28,13 +29,15 @@ log = logging.getLogger(__name__)
 
 @torch.inference_mode()
 def choose_runner(span: SpanModel, positions: int) -> Runner:
-    """A runner with room for so many positions of KV. Raises SpanError when none computes what it should."""
+    """A runner with room for so many positions of KV, at least. Raises SpanError when none computes what it should."""
     reasons = []
     for way in WAYS:
         try:
-            runner = way(span, max(positions, len(LENGTHS) * ROOM))
+            runner = way(span, max(positions, MIN_POSITIONS))
             _try(span, runner)
-            return runner if positions >= len(LENGTHS) * ROOM else way(span, positions)
+            return runner
+        except torch.OutOfMemoryError as error:  # no other way needs less
+            raise SpanError(f"{positions} positions of KV do not fit into this device's memory: {error}") from error
         except Exception as error:  # a family that does not fit may raise anything
             reasons.append(f"{way.__name__}: {error}")
             log.info("%s cannot be run by %s", span.model.config.model_type, reasons[-1])
@@ -55,9 +58,7 @@ def _try(span: SpanModel, runner: Runner) -> None:
             at = positions[session]
             pieces.append(Piece(kvs[session], at, hidden[session][:, at : at + tokens]))
             positions[session] += tokens
-        for piece in pieces:
-            runner.prepare(piece)
-        for (session, _), output in zip(together, runner.run(pieces), strict=True):
+        for (session, _), output in zip(together, _run(runner, pieces), strict=True):
             outputs[session].append(output)
     for kv, whole, out in zip(kvs, hidden, outputs, strict=True):
         columns = torch.arange(whole.shape[1], device=span.device)[None]
@@ -67,19 +68,36 @@ def _try(span: SpanModel, runner: Runner) -> None:
         runner.release(kv)
 
 
+def _run(runner: Runner, pieces: Sequence[Piece]) -> list[torch.Tensor]:
+    for piece in pieces:
+        runner.prepare(piece)
+    outputs = []
+    for output in runner.run(pieces):
+        if isinstance(output, Exception):
+            raise output
+        outputs.append(output)
+    return outputs
+
+
 @torch.inference_mode()
 def measure(span: SpanModel, runner: Runner) -> Speed:
     """A first measurement, before any session: prompts, then single tokens after one."""
     speed = Speed()
     kv = runner.reserve(span.start, span.stop, min(2 * PROMPT_TOKENS, runner.kv_total), (0,))
     prompt = min(PROMPT_TOKENS, runner.kv_total // 2)
-    for position, tokens, runs in ((0, prompt, PROMPT_RUNS), (prompt, 1, DECODE_RUNS)):
-        for run in range(runs + 1):
-            piece = Piece(kv, position, torch.zeros(1, tokens, span.width, dtype=span.dtype))
-            started_s = time.perf_counter()
-            runner.prepare(piece)
-            runner.run([piece])
-            if run:  # the first run of a kind is a warm-up
-                speed.count(tokens if tokens == 1 else 0, tokens if tokens > 1 else 0, time.perf_counter() - started_s)
+    for run in range(PROMPT_RUNS + 1):
+        elapsed_s = _time(runner, Piece(kv, 0, torch.zeros(1, prompt, span.width, dtype=span.dtype)))
+        if run:  # the first run of a kind is a warm-up
+            speed.count(0, prompt, elapsed_s)
+    for run in range(DECODE_RUNS + 1):  # each after the one before: recurrent state cannot be rolled back
+        elapsed_s = _time(runner, Piece(kv, prompt + run, torch.zeros(1, 1, span.width, dtype=span.dtype)))
+        if run:
+            speed.count(1, 0, elapsed_s)
     runner.release(kv)
     return speed
+
+
+def _time(runner: Runner, piece: Piece) -> float:
+    started_s = time.perf_counter()
+    _run(runner, [piece])
+    return time.perf_counter() - started_s

@@ -1,6 +1,6 @@
-"""Small random checkpoints of several families, the whole models they came from, and spans of them."""
+"""Small random checkpoints of several families, the whole models they came from, spans of them and their runners."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,36 +8,19 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from nectar_node.runner import Runner
 from nectar_node.selftest import self_test
 from nectar_node.span import SpanModel
+from nectar_node.trial import choose_runner
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.source import LocalFolder
 
-VOCAB, BLOCKS = 128, 6
-COMMON = dict(
-    vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=BLOCKS, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1, eos_token_id=None, pad_token_id=0,
-    initializer_range=0.2, tie_word_embeddings=False,
-)  # fmt: skip
-CONFIGS: dict[str, Callable[[], Any]] = {
-    "llama": lambda: transformers.LlamaConfig(**COMMON),
-    "mistral": lambda: transformers.MistralConfig(**COMMON, sliding_window=8),
-    "qwen3": lambda: transformers.Qwen3Config(**COMMON, head_dim=16),
-    "mixtral": lambda: transformers.MixtralConfig(
-        **COMMON, num_local_experts=4, num_experts_per_tok=2, sliding_window=None
-    ),
-    "gemma2": lambda: transformers.Gemma2Config(**COMMON, head_dim=16, sliding_window=8, query_pre_attn_scalar=16),
-    "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=VOCAB, n_embd=64, n_layer=BLOCKS, n_head=4, n_positions=256, initializer_range=0.2, pad_token_id=0,
-        bos_token_id=1, eos_token_id=None,
-    ),
-    "opt": lambda: transformers.OPTConfig(**COMMON, ffn_dim=96, word_embed_proj_dim=64, init_std=0.2),
-    "bloom": lambda: transformers.BloomConfig(**COMMON, n_layer=BLOCKS, n_head=4),
-    "gpt_oss": lambda: transformers.GptOssConfig(
-        **COMMON, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
-    ),
-}  # fmt: skip
+from tests.node.engines import Bench, Doubling
+from tests.node.families import CONFIGS
+
+POSITIONS = 1024
+LoadSpan = Callable[..., SpanModel]
 
 
 @pytest.fixture(scope="session")
@@ -77,16 +60,34 @@ def whole_model(checkpoint_folder: Callable[[str], Path]) -> Callable[[str], Any
 
 
 @pytest.fixture(scope="session")
-def load_span(
-    checkpoint_folder: Callable[[str], Path], anatomy_of: Callable[[str], Anatomy]
-) -> Callable[[str, int, int], SpanModel]:
+def load_span(checkpoint_folder: Callable[[str], Path], anatomy_of: Callable[[str], Anatomy]) -> LoadSpan:
     """Blocks [start, stop) of a family, loaded once and tested."""
 
     @cache
-    def load(family: str, start: int, stop: int) -> SpanModel:
+    def load(family: str, start: int, stop: int, dtype: torch.dtype = torch.float32) -> SpanModel:
         checkpoint = Checkpoint(LocalFolder(checkpoint_folder(family)))
-        span = SpanModel(checkpoint, anatomy_of(family), start, stop, torch.float32, torch.device("cpu"))
+        span = SpanModel(checkpoint, anatomy_of(family), start, stop, dtype, torch.device("cpu"))
         self_test(span)
         return span
 
     return load
+
+
+@pytest.fixture(scope="session")
+def choose(load_span: LoadSpan) -> Callable[..., Runner]:
+    """The runner of a family's blocks [1, 5), chosen once: what earlier tests left in its arena is there."""
+
+    @cache
+    def runner(family: str, dtype: torch.dtype = torch.float32) -> Runner:
+        return choose_runner(load_span(family, 1, 5, dtype), POSITIONS)
+
+    return runner
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench(Doubling())
+    yield bench
+    bench.engine.stop()
+    bench.runner.allow()
+    await bench.engine.finished.wait()

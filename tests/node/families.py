@@ -1,0 +1,79 @@
+"""Families of decoders as tiny random models, with the per-block quirks that we know of switched on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import transformers
+
+VOCAB, BLOCKS = 128, 6
+COMMON: dict[str, Any] = dict(
+    vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=BLOCKS, num_attention_heads=4,
+    num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+    initializer_range=0.2, tie_word_embeddings=False,
+)  # fmt: skip
+GPT: dict[str, Any] = dict(
+    vocab_size=VOCAB, n_embd=64, n_layer=BLOCKS, n_head=4, n_positions=256, initializer_range=0.2, bos_token_id=1,
+    eos_token_id=None,
+)  # fmt: skip
+EXPERTS: dict[str, Any] = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+LONG_ROPE: dict[str, Any] = dict(
+    rope_type="longrope", rope_theta=10_000.0, short_factor=[1.0] * 8, long_factor=[4.0] * 8, factor=16.0,
+    original_max_position_embeddings=16,
+)  # fmt: skip
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: transformers.LlamaConfig(**COMMON),
+    "mistral": lambda: transformers.MistralConfig(**COMMON, sliding_window=8),
+    "qwen3": lambda: transformers.Qwen3Config(**COMMON, head_dim=16),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(**COMMON, head_dim=16, mlp_only_layers=[1], **EXPERTS),
+    "mixtral": lambda: transformers.MixtralConfig(
+        **COMMON, num_local_experts=4, num_experts_per_tok=2, sliding_window=None
+    ),
+    "gemma2": lambda: transformers.Gemma2Config(**COMMON, head_dim=16, sliding_window=8, query_pre_attn_scalar=16),
+    "phi3": lambda: transformers.Phi3Config(**COMMON),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**COMMON),
+    "gpt2": lambda: transformers.GPT2Config(**GPT, pad_token_id=0),
+    "opt": lambda: transformers.OPTConfig(**COMMON, ffn_dim=96, word_embed_proj_dim=64, init_std=0.2),
+    "gpt_oss": lambda: transformers.GptOssConfig(
+        **COMMON, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
+    ),
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(
+        **COMMON | {"num_key_value_heads": 4}, q_lora_rank=32, kv_lora_rank=16, qk_rope_head_dim=8,
+        qk_nope_head_dim=16, v_head_dim=16, n_shared_experts=1, n_routed_experts=8, num_experts_per_tok=2, n_group=2,
+        topk_group=1, moe_intermediate_size=32, first_k_dense_replace=2,
+    ),
+    "bloom": lambda: transformers.BloomConfig(**COMMON, n_layer=BLOCKS, n_head=4),
+    "falcon": lambda: transformers.FalconConfig(
+        **COMMON, new_decoder_architecture=True, num_kv_heads=2, alibi=False, bias=False, ffn_hidden_size=96
+    ),
+    "falcon_alibi": lambda: transformers.FalconConfig(
+        **COMMON, new_decoder_architecture=False, multi_query=False, alibi=True, bias=True
+    ),
+    "mpt": lambda: transformers.MptConfig(
+        d_model=64, n_heads=4, n_layers=BLOCKS, vocab_size=VOCAB, max_seq_len=256, expansion_ratio=2,
+        initializer_range=0.2, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+    ),
+    "gptj": lambda: transformers.GPTJConfig(**GPT, rotary_dim=8),
+    "stablelm": lambda: transformers.StableLmConfig(**COMMON),
+    "llama4_text": lambda: transformers.Llama4TextConfig(
+        **COMMON, head_dim=16, num_local_experts=4, num_experts_per_tok=1, intermediate_size_mlp=96,
+        attention_chunk_size=8,
+    ),
+    "phimoe": lambda: transformers.PhimoeConfig(
+        **COMMON, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
+    ),
+    "phi3_longrope": lambda: transformers.Phi3Config(
+        **COMMON, original_max_position_embeddings=16, rope_parameters=LONG_ROPE
+    ),
+    "qwen3_next": lambda: transformers.Qwen3NextConfig(
+        **COMMON, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+        linear_value_head_dim=16, shared_expert_intermediate_size=32, **EXPERTS,
+    ),
+}  # fmt: skip
+# Which way each can be run: through Transformers' attention interface; with an attention of its own (or windows that
+# are in masks alone); with state that cannot be cut, or frequencies that a whole batch shares.
+PACKED = (
+    "llama", "mistral", "qwen3", "qwen3_moe", "mixtral", "gemma2", "phi3", "gpt_neox", "gpt2", "opt", "gpt_oss",
+    "deepseek_v3",
+)  # fmt: skip
+PADDED = ("bloom", "falcon", "falcon_alibi", "mpt", "gptj", "stablelm", "llama4_text", "phimoe")
+SINGLE = ("phi3_longrope", "qwen3_next")
