@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from nectar.connection import Connection, shared_connection
 from nectar.errors import RequestError
+from nectar.head import share_head
 from nectar.remote import ATTENTION, RemoteCache, RemoteChain
 from nectar.session import PATIENCE_S, Session
 
@@ -55,6 +56,7 @@ class AutoDistributedModelForCausalLM:
         source = open_source(name, revision)
         anatomy = examine(load_config(source))
         model = _load(Checkpoint(source), anatomy, dtype).to(device)
+        share_head(model)
         if connection is not None and (initial_peers or allowed_peers is not None or key_file is not None):
             raise RequestError("give either a connection, or what to make one from")
         if connection is None:
