@@ -35,13 +35,15 @@ class Admission:
 
     def admit(self, request: Open) -> tuple[object, Record]:
         """KV and a record for a new session. Raises FullError."""
-        kv = self._reserve(request)
         row_bytes = request.max_length * self._width * request.dtype.itemsize
         record = self.archive.open(2 * request.batch * row_bytes)  # what is received, and what is sent
         if record is None:
-            self.runner.release(kv)
             raise FullError(f"this node's history has {self.archive.free_bytes >> 20} MiB left, too little for this")
-        return kv, record
+        try:
+            return self._reserve(request), record
+        except FullError:
+            record.close()
+            raise
 
     def restore(self, session: Session) -> None:
         """Compute an evicted session's KV again, ahead of its next step. Raises FullError."""

@@ -9,12 +9,12 @@ oldest first.
 import asyncio
 import logging
 import tempfile
-from collections import deque
+from collections import OrderedDict
 from pathlib import Path
 
 import torch
 
-from nectar_node.errors import FullError
+from nectar_node.errors import FullError, RecordError
 
 RETENTION_S = 120.0
 MEMORY_BYTES = 512 << 20
@@ -23,49 +23,55 @@ log = logging.getLogger(__name__)
 
 
 class Kept:
-    """One tensor of a session's record, in memory or in the record's file."""
+    """One tensor of a record, in memory or in the record's file."""
 
-    __slots__ = ("_offset", "_path", "dtype", "nbytes", "shape", "tensor")
+    __slots__ = ("_offset", "dtype", "nbytes", "record", "shape", "tensor")
 
-    def __init__(self, path: Path, tensor: torch.Tensor) -> None:
-        self._path, self._offset = path, 0
+    def __init__(self, record: "Record", tensor: torch.Tensor) -> None:
+        self.record, self._offset = record, 0
         self.tensor: torch.Tensor | None = tensor
         self.shape, self.dtype, self.nbytes = tensor.shape, tensor.dtype, tensor.nbytes
 
     def load(self) -> torch.Tensor:
-        """The tensor, read back if it was written out. From any thread."""
+        """The tensor, read back if it was written out. From any thread. Raises RecordError."""
         tensor = self.tensor  # once: the other thread may spill meanwhile
         if tensor is not None:
             return tensor
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            data = bytearray(file.read(self.nbytes))
+        data = bytearray(self.nbytes)
+        try:
+            with self.record.path.open("rb") as file:
+                file.seek(self._offset)
+                read = file.readinto(data)
+        except OSError as error:
+            raise RecordError(f"this node cannot read the session's history: {error.strerror}") from error
+        if read < self.nbytes:
+            raise RecordError("the session's history has been cut short on this node's disk")
         return torch.frombuffer(data, dtype=self.dtype).view(self.shape)
 
     def spill(self) -> None:
         """Write the tensor to the end of the file and let its memory go. Raises OSError, with the tensor kept."""
         assert self.tensor is not None, "what is on disk is not written again"
-        with self._path.open("ab") as file:
+        with self.record.path.open("ab") as file:
             offset = file.tell()
             file.write(self.tensor.contiguous().view(torch.uint8).numpy().data)
         self._offset, self.tensor = offset, None
 
 
 class Record:
-    """One session's tensors, in the order in which they came. `reserved_bytes` count against the archive."""
+    """One session's tensors. `reserved_bytes` count against the archive."""
 
     def __init__(self, archive: "Archive", path: Path, reserved_bytes: int) -> None:
         self.path, self.reserved_bytes = path, reserved_bytes
         self.used_bytes = 0
-        self.in_memory: deque[Kept] = deque()
+        self.in_memory: set[Kept] = set()
         self._archive = archive
 
     def keep(self, tensor: torch.Tensor) -> Kept:
         """Raises FullError when the session has outgrown its reservation and there is no more room."""
         self._archive.make_room(self, self.used_bytes + tensor.nbytes - self.reserved_bytes)
+        kept = Kept(self, tensor)
+        self._archive.hold(kept)
         self.used_bytes += tensor.nbytes
-        kept = Kept(self.path, tensor)
-        self._archive.hold(self, kept)
         return kept
 
     def close(self) -> None:
@@ -81,12 +87,14 @@ class Archive:
         self.held_bytes = 0  # in memory
         self._memory_bytes, self._retention_s = memory_bytes, retention_s
         self._folder = tempfile.TemporaryDirectory(prefix="nectar-history-", ignore_cleanup_errors=True)
-        self._in_memory: dict[Record, None] = {}  # those with something in memory, oldest first
+        self._in_memory: OrderedDict[Kept, None] = OrderedDict()  # oldest first
+        self._writable = True  # as far as is known
         self._count = 0
 
     def open(self, expected_bytes: int) -> Record | None:
         """A record with room for so much; None when there is not as much left."""
-        if expected_bytes > self.free_bytes:
+        memory_bytes = self._memory_bytes - self.held_bytes
+        if expected_bytes > (self.free_bytes if self._writable else min(self.free_bytes, memory_bytes)):
             return None
         self.free_bytes -= expected_bytes
         self._count += 1
@@ -101,31 +109,38 @@ class Archive:
         self.free_bytes -= missing_bytes
         record.reserved_bytes += missing_bytes
 
-    def hold(self, record: Record, kept: Kept) -> None:
-        record.in_memory.append(kept)
-        self._in_memory[record] = None
-        self.held_bytes += kept.nbytes
-        while self.held_bytes > self._memory_bytes:
+    def hold(self, kept: Kept) -> None:
+        """Take a tensor into memory; the oldest ones make way. Raises FullError, with those kept, if they cannot."""
+        while self._in_memory and self.held_bytes + kept.nbytes > self._memory_bytes:
             oldest = next(iter(self._in_memory))
             try:
-                oldest.in_memory[0].spill()
-            except OSError as error:  # what has come is kept, in memory; nothing more is taken
+                oldest.spill()
+            except OSError as error:
+                self._writable = False
                 log.error("cannot write a session's history: %s", error)
-                self.free_bytes = 0
-                return
-            self.held_bytes -= oldest.in_memory.popleft().nbytes
-            if not oldest.in_memory:
-                del self._in_memory[oldest]
+                raise FullError("this node cannot write to its disk; it kept all that came before") from error
+            self._writable = True
+            self._forget(oldest)
+        self._in_memory[kept] = None
+        kept.record.in_memory.add(kept)
+        self.held_bytes += kept.nbytes
+
+    def _forget(self, kept: Kept) -> None:
+        """A tensor is no longer in memory."""
+        del self._in_memory[kept]
+        kept.record.in_memory.remove(kept)
+        self.held_bytes -= kept.nbytes
 
     def retire(self, record: Record) -> None:
         self.free_bytes += record.reserved_bytes - record.used_bytes
         record.reserved_bytes = record.used_bytes
-        asyncio.get_running_loop().call_later(self._retention_s, self._drop, record)
+        if record.used_bytes:
+            asyncio.get_running_loop().call_later(self._retention_s, self._drop, record)
 
     def _drop(self, record: Record) -> None:
         self.free_bytes += record.reserved_bytes
-        self.held_bytes -= sum(kept.nbytes for kept in record.in_memory)
-        self._in_memory.pop(record, None)
+        for kept in list(record.in_memory):
+            self._forget(kept)
         record.path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -25,5 +25,9 @@ class GapError(StepError):
     """Steps before this one are missing: the session must be replayed here."""
 
 
+class RecordError(StepError):
+    """What this session sent or received cannot be read back here: it must go on elsewhere."""
+
+
 class FullError(StepError):
     """There is no room for more of this session here now; another node may have some."""

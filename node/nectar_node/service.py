@@ -25,7 +25,7 @@ from nectar_swarm.waiting import first_of
 from nectar_node.admission import Admission
 from nectar_node.archive import Archive
 from nectar_node.engine import Engine
-from nectar_node.errors import FullError, GapError, StepError
+from nectar_node.errors import FullError, GapError, RecordError, StepError
 from nectar_node.parking import Parked, Parking
 from nectar_node.runner import Runner
 from nectar_node.scheduler import Work
@@ -126,7 +126,7 @@ class Service:
             if known is not None and link.peer == known.predecessor:  # else a stranger could end it
                 if link.peer != known.owner:
                     self._tell(known, refusal)
-                if isinstance(error, FullError):
+                if isinstance(error, FullError | RecordError):
                     self._forget(known)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
@@ -150,7 +150,7 @@ class Service:
         except FullError as error:
             link.send(number, Kind.ERROR, Error(ErrorCode.BUSY, str(error), generation).pack())
             return
-        session = Session(number, link.peer, request, kv, record, self._loop.time())
+        session = Session(number, link.peer, request, kv, record, self._loop.time(), self._fail)
         self._sessions[number] = session
         self.emptied.clear()
         self._place(session, request.neighbours)
@@ -268,8 +268,7 @@ class Service:
                 hidden = result.to(session.request.dtype)
                 session.history.append(Step(first, last, work.position, hidden, work.reorder))
             except FullError as error:
-                self._tell(session, Error(ErrorCode.BUSY, str(error)))
-                self._forget(session)
+                self._fail(session, error)
                 return
             session.pump()
 
@@ -278,6 +277,10 @@ class Service:
     def _tell(self, session: Session, error: Error) -> None:
         if owner := self.peers.link(session.owner):
             owner.send(session.number, Kind.ERROR, error.pack())
+
+    def _fail(self, session: Session, error: StepError) -> None:
+        self._tell(session, Error(_code_of(error), str(error)))
+        self._forget(session)
 
     def _refuse(self, parked: Parked) -> None:
         if link := self.peers.link(parked.peer):
@@ -307,7 +310,7 @@ def _code_of(error: MalformedError | StepError) -> ErrorCode:
     match error:
         case MalformedError():
             return ErrorCode.MALFORMED
-        case GapError():
+        case GapError() | RecordError():
             return ErrorCode.FAILED
         case FullError():
             return ErrorCode.BUSY

@@ -1,6 +1,7 @@
 """One session on this node: its place in the route, its KV, what it has received and what it has sent."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from nectar_swarm.link import Link
 from nectar_swarm.messages import Neighbours, Open, Step
 
 from nectar_node.archive import Record
-from nectar_node.errors import GapError, StepError
+from nectar_node.errors import GapError, RecordError, StepError
 
 
 @dataclass(eq=False)
@@ -20,7 +21,7 @@ class Session:
     """`accepted` and `length` are ahead of the computation: the last step taken in, and the positions it leads to.
 
     `kv` is the runner's; None once it was evicted, until the next step. `sent` is how far the successor has been given
-    `history`, which holds this node's outputs; `received` holds its inputs.
+    `history`, which holds this node's outputs; `received` holds its inputs. `on_failure` hears what ends the session.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Session:
     kv: Any
     record: Record
     used_s: float
+    on_failure: Callable[["Session", StepError], None]
     neighbours: Neighbours = field(init=False)
     received: History = field(init=False)
     history: History = field(init=False)
@@ -84,9 +86,12 @@ class Session:
         """Send the successor all that it has not been given, as fast as its link takes it."""
         if self.successor is None or self.closed:
             return
-        for step in self.history.after(self.sent, self.neighbours.settled):
-            if self.successor.crowded:
-                self.successor.when_clear(self.pump)
-                return
-            self.successor.send(self.number, Kind.STEP, step.pack())
-            self.sent = step.last
+        try:
+            for step in self.history.after(self.sent, self.neighbours.settled):
+                if self.successor.crowded:
+                    self.successor.when_clear(self.pump)
+                    return
+                self.successor.send(self.number, Kind.STEP, step.pack())
+                self.sent = step.last
+        except RecordError as error:
+            self.on_failure(self, error)

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from nectar_node.errors import DeviceError, PlacementError
 from nectar_node.node import Node, NodeSettings, _in_thread
+from nectar_node.speed import Speed
 from nectar_protocol.announcement import MAX_SIZE, Announcement, NodeState, Profile
 from nectar_protocol.identity import Identity
 from nectar_swarm.directory import LIFE_MS
@@ -79,7 +81,7 @@ def test_a_node_takes_what_fits_into_its_memory(
 
 def test_what_a_node_announces_is_signed_fits_and_says_what_it_serves(make_node: Callable[..., Node]) -> None:
     node = make_node(dtype="bfloat16")
-    node._speed.decode_s = 0.002
+    node._loaded = SimpleNamespace(speed=Speed(decode_s=0.002))
     announcement = Announcement.unpack(announced(node).pack())
     assert announcement.node == node.identity.public
     assert announcement.model == node.source.manifest.model_id
