@@ -16,6 +16,7 @@ lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 bench: .venv/ready
+	@$(BIN)/python -m benchmarks.serving
 	@$(BIN)/python -m benchmarks.survival
 
 .venv/ready: pyproject.toml
