@@ -104,7 +104,7 @@ class RemoteChain(nn.Module):
 
 def row_padding(mask: torch.Tensor | None, batch: int) -> tuple[int, ...]:
     """How many positions on the left of each row are padding. Raises RequestError for a mask of another kind."""
-    if mask is None or mask.ndim != 2:
+    if mask is None or mask.ndim != 2 or bool(mask.all()):
         return (0,) * batch
     kept = mask.bool()
     pads = (~kept).sum(1) if kept.shape[1] else torch.zeros(batch, dtype=torch.long)
@@ -118,10 +118,12 @@ def check_positions(position_ids: torch.Tensor | None, position: int, tokens: in
     """Nodes count positions themselves. Raises RequestError for others than theirs."""
     if position_ids is None or position_ids.ndim != 2:
         return
-    columns = torch.arange(position, position + tokens, device=position_ids.device)
-    own = columns - torch.tensor(pads, device=position_ids.device)[:, None]
-    if not torch.equal(torch.where(own < 0, own, position_ids.expand_as(own)), own):
-        raise RequestError("position_ids of your own cannot be sent through a swarm; leave them out")
+    rows = position_ids.tolist()  # once, and no tensors from here: each operation on one may wait for other threads
+    for row, pad in zip(rows * (len(pads) // len(rows)), pads, strict=True):
+        own = range(position - pad, position - pad + tokens)
+        padding = max(0, pad - position)
+        if row[padding:] != list(own[padding:]):
+            raise RequestError("position_ids of your own cannot be sent through a swarm; leave them out")
 
 
 def _no_attention(*args: Any, **kwargs: Any) -> Any:

@@ -106,7 +106,7 @@ class Session:
         self.pads = pads
         per_step = max(1, MAX_STEP_BYTES // (batch * width * hidden.element_size()))
         outputs = []
-        for piece in torch.split(hidden, per_step, 1):
+        for piece in torch.split(hidden.detach().cpu(), per_step, 1):  # here, so that the loop is not held up
             outputs.append(self._connection.run(self._step(piece, position, tuple(reorder))))
             position += piece.shape[1]
             self.position = position
@@ -117,7 +117,7 @@ class Session:
 
     async def _step(self, hidden: torch.Tensor, position: int, reorder: tuple[int, ...]) -> torch.Tensor:
         self._last += 1
-        self._history.append(Step(self._last, self._last, position, hidden.detach().cpu(), reorder))
+        self._history.append(Step(self._last, self._last, position, hidden, reorder))
         self._answer = asyncio.get_running_loop().create_future()
         stalls = 0
         try:
