@@ -15,6 +15,7 @@ from nectar_protocol.address import Address
 from nectar_protocol.errors import IdentityError
 from nectar_protocol.identity import PeerID, parse_peer_id
 
+from nectar_swarm.backlog import Backlog
 from nectar_swarm.errors import SwarmError, UnreachableError, WireError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import DIAL_TIMEOUT_S, Host
@@ -55,6 +56,7 @@ class Peers:
         self._dialling: dict[PeerID, asyncio.Task[Link]] = {}
         self._greeting: Counter[PeerID] = Counter()  # streams to us that have not greeted yet
         self._tasks: set[asyncio.Task[None]] = set()
+        self._backlog = Backlog()
 
     async def start(self) -> None:
         await self.host.serve(PROTOCOL, self._accept)
@@ -94,14 +96,14 @@ class Peers:
         if addresses:  # p2pd knows no addresses of a peer that it has not met
             await self.host.connect(peer, addresses)
         reader, writer = await self.host.open_stream(peer, PROTOCOL)
-        link = Link(peer, reader, writer, self.delay_s)
+        link = Link(peer, reader, writer, delay_s=self.delay_s, backlog=self._backlog)
         await self._greet(link)
         self._add(link)
         self._spawn(self._run(link))
         return link
 
     async def _accept(self, peer: PeerID, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link(peer, reader, writer, self.delay_s)
+        link = Link(peer, reader, writer, delay_s=self.delay_s, backlog=self._backlog)
         try:
             parse_peer_id(peer)
             if self.allowed is not None and peer not in self.allowed:
@@ -150,8 +152,7 @@ class Peers:
     async def _run(self, link: Link) -> None:
         reason = "closed its link"
         try:
-            async for session, kind, payload in link.messages():
-                self.handler.on_message(link, session, kind, payload)
+            await link.serve(self.handler.on_message)
         except OSError as error:
             reason = f"lost its link: {error}"
         except WireError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nectar_protocol.identity import Identity
-from nectar_swarm import link as link_module
+from nectar_swarm import backlog
 from nectar_swarm import peers as peers_module
 from nectar_swarm.errors import UnreachableError, WireError
 from nectar_swarm.frames import Kind, encode
@@ -132,7 +132,7 @@ async def test_a_peer_of_a_later_version_alone_is_refused_on_both_sides(
     heard: list[bytes] = []
 
     async def greet(peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(encode(0, Kind.HELLO, Hello(2, 2).pack())[0])
+        writer.write(next(encode(0, Kind.HELLO, Hello(2, 2).pack())))
         heard.append(await reader.read(1000))
         heard.append(await reader.read(1000))
         writer.close()
@@ -141,12 +141,12 @@ async def test_a_peer_of_a_later_version_alone_is_refused_on_both_sides(
     with pytest.raises(WireError, match="speaks wire versions 2 to 2, we speak 1 to 1"):
         await one.peers.connect(later.peer_id, await later.addresses())
     await eventually(lambda: len(heard) == 2)
-    assert heard == [encode(0, Kind.HELLO, Hello(1, 1).pack())[0], b""]
+    assert heard == [next(encode(0, Kind.HELLO, Hello(1, 1).pack())), b""]
 
     await later.connect(one.id, one.addresses)
     _, writer = await later.open_stream(one.id, PROTOCOL)
     await greet(None, _, writer)
-    assert heard[2:] == [encode(0, Kind.HELLO, Hello(1, 1).pack())[0], b""]
+    assert heard[2:] == [next(encode(0, Kind.HELLO, Hello(1, 1).pack())), b""]
     assert one.peers.link(later.peer_id) is None
     assert not one.handler.deaths
 
@@ -171,7 +171,7 @@ async def test_no_peer_may_open_links_without_end(join: Join, start_host: Join, 
     one, greedy = await join(), await start_host()
     await greedy.connect(one.id, one.addresses)
     streams = [await greedy.open_stream(one.id, PROTOCOL) for _ in range(peers_module.MAX_LINKS_PER_PEER)]
-    hello = encode(0, Kind.HELLO, Hello(1, 1).pack())[0]
+    hello = next(encode(0, Kind.HELLO, Hello(1, 1).pack()))
     for reader, writer in streams:
         writer.write(hello)
         await reader.readexactly(len(hello))
@@ -251,7 +251,7 @@ async def test_after_a_death_a_new_link_can_be_made(join: Join, eventually: Even
 async def test_a_peer_that_reads_nothing_is_dropped_for_its_backlog(
     join: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "MAX_BACKLOG", 16 << 20)
+    monkeypatch.setattr(backlog, "MAX_BACKLOG", 16 << 20)
     one, other = await join(), await join()
     link = await one.connect(other)
     os.kill(other.host.daemon_pid, signal.SIGSTOP)
@@ -259,5 +259,35 @@ async def test_a_peer_that_reads_nothing_is_dropped_for_its_backlog(
         link.send(1, Kind.STEP, bytes(1 << 20))
         await asyncio.sleep(0)
     await eventually(lambda: one.handler.deaths)
-    assert link.held_bytes == 0
+    assert link.backlog_bytes == 0
     os.kill(other.host.daemon_pid, signal.SIGCONT)
+
+
+async def test_of_all_peers_that_read_nothing_the_one_that_holds_most_loses_its_link(
+    join: Join, start_host: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_TOTAL_BACKLOG", 16 << 20)
+    one, readers = await join(), [await start_host() for _ in range(2)]
+    writers: list[asyncio.StreamWriter] = []
+
+    async def greet_only(peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(next(encode(0, Kind.HELLO, Hello(1, 1).pack())))
+
+    links = []
+    for host in readers:
+        await host.serve(PROTOCOL, greet_only)
+        links.append(await one.peers.connect(host.peer_id, await host.addresses()))
+    for _ in range(6):
+        links[0].send(1, Kind.STEP, bytes(1 << 20))
+    for _ in range(32):
+        links[1].send(1, Kind.STEP, bytes(1 << 20))
+        await asyncio.sleep(0.001)
+    await eventually(lambda: one.handler.deaths)
+    [(peer, reason)] = one.handler.deaths
+    assert peer == readers[1].peer_id
+    assert "on all links" in reason
+    assert one.peers.link(readers[0].peer_id) is links[0]
+    assert sum(link.backlog_bytes for link in links) <= 16 << 20
+    for writer in writers:
+        writer.close()
