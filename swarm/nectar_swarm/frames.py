@@ -9,6 +9,7 @@ other sessions go between them. Lengths are checked before anything is read on.
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from io import BytesIO
 
 from nectar_swarm.errors import WireError
 
@@ -36,68 +37,91 @@ class Kind(IntEnum):
     STATUS = 11
 
 
+KINDS = {int(kind): kind for kind in Kind}
 Message = tuple[int, Kind, bytes]
 
 
-def encode(session: int, kind: Kind, payload: bytes) -> list[bytes]:
-    """The frames of one message. Raises ValueError over MAX_MESSAGE bytes."""
+def encode(session: int, kind: Kind, payload: bytes) -> Iterator[bytes]:
+    """The frames of one message, made as they are asked for. Raises ValueError over MAX_MESSAGE bytes."""
     if len(payload) <= MAX_FRAME:
-        return [HEADER.pack(len(payload), session, kind, 0) + payload]
+        return iter((HEADER.pack(len(payload), session, kind, 0) + payload,))
     if len(payload) > MAX_MESSAGE:
         raise ValueError(f"a message of {len(payload)} bytes; at most {MAX_MESSAGE} are sent")
-    frames = []
+    return _cut(session, kind, memoryview(payload))
+
+
+def _cut(session: int, kind: Kind, payload: memoryview) -> Iterator[bytes]:
     for offset in range(0, len(payload), MAX_FRAME):
         piece = payload[offset : offset + MAX_FRAME]
         flags = MORE if offset + MAX_FRAME < len(payload) else 0
-        frames.append(HEADER.pack(len(piece), session, kind, flags) + piece)
-    return frames
+        yield HEADER.pack(len(piece), session, kind, flags) + piece
 
 
 class Decoder:
-    """Bytes in, whole messages out. Raises WireError for what breaks a bound; the link must then be closed."""
+    """Bytes in, whole messages out. Raises WireError for what breaks a bound; the link must then be closed.
+
+    A message that lies whole in what has come is cut out of it; the bytes of any other are joined as they come.
+    """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._partial: dict[tuple[int, Kind], bytearray] = {}
-        self._partial_bytes = 0
+        self.held_bytes = 0  # of unfinished messages
+        self._start = b""  # of a header
+        # Messages whose last frame has not begun. A BytesIO gives out what it has joined without another copy.
+        self._partial: dict[tuple[int, Kind], BytesIO] = {}
+        self._frame: tuple[int, Kind, int] = 0, Kind.HELLO, 0  # session, kind and flags of the one that is being read
+        self._missing = 0  # bytes of that frame
+        self._pieces: BytesIO | None = None  # where they go; None between frames
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        self._buffer += data
+        if self._start:
+            data, self._start = self._start + data, b""
         offset = 0
-        while len(self._buffer) - offset >= HEADER.size:
-            length, session, number, flags = HEADER.unpack_from(self._buffer, offset)
-            if length > MAX_FRAME:
-                raise WireError(f"a frame of {length} bytes; at most {MAX_FRAME} are read")
-            end = offset + HEADER.size + length
-            if len(self._buffer) < end:
-                break
-            payload = bytes(memoryview(self._buffer)[offset + HEADER.size : end])
-            offset = end
-            if (message := self._assemble(session, number, flags, payload)) is not None:
-                yield message
-        del self._buffer[:offset]
+        while True:
+            if self._pieces is not None:
+                piece = memoryview(data)[offset : offset + self._missing]
+                self._pieces.write(piece)
+                self.held_bytes += len(piece)
+                self._missing -= len(piece)
+                if self._missing:
+                    return
+                offset += len(piece)
+                session, kind, flags = self._frame
+                if not flags:
+                    self.held_bytes -= self._pieces.tell()
+                    yield session, kind, self._pieces.getvalue()
+                self._pieces = None
+            if len(data) - offset < HEADER.size:
+                self._start = data[offset:]
+                return
+            length, session, number, flags = HEADER.unpack_from(data, offset)
+            kind = _checked_kind(length, number, flags)
+            offset += HEADER.size
+            end = offset + length
+            if not flags and end <= len(data) and (session, kind) not in self._partial:
+                yield session, kind, data[offset:end]
+                offset = end
+            else:
+                self._begin(session, kind, flags, length)
 
-    def _assemble(self, session: int, number: int, flags: int, payload: bytes) -> Message | None:
-        try:
-            kind = Kind(number)
-        except ValueError as error:
-            raise WireError(f"frame kind {number} is unknown") from error
-        if flags & ~MORE:
-            raise WireError(f"frame flags {flags:#x} are unknown")
-        key = session, kind
-        if key not in self._partial and not flags:
-            return session, kind, payload
-        if flags and not payload:
-            raise WireError("an empty piece of a message")
-        whole = self._partial.setdefault(key, bytearray())
-        whole += payload  # joined at once: many small pieces kept apart would take many times their bytes
-        self._partial_bytes += len(payload)
-        if len(whole) > MAX_MESSAGE:
+    def _begin(self, session: int, kind: Kind, flags: int, length: int) -> None:
+        """Make room for a frame whose bytes are joined to those before, or wait for those to come."""
+        pieces = self._partial.pop((session, kind), None) or BytesIO()
+        if pieces.tell() + length > MAX_MESSAGE:
             raise WireError(f"a message of over {MAX_MESSAGE} bytes, which is the most that is read")
-        if len(self._partial) > MAX_PARTIAL_MESSAGES or self._partial_bytes > MAX_PARTIAL_BYTES:
-            raise WireError("too much is unfinished on this link")
         if flags:
-            return None
-        del self._partial[key]
-        self._partial_bytes -= len(whole)
-        return session, kind, bytes(whole)
+            if len(self._partial) >= MAX_PARTIAL_MESSAGES or self.held_bytes + length > MAX_PARTIAL_BYTES:
+                raise WireError("too much is unfinished on this link")
+            self._partial[session, kind] = pieces
+        self._frame, self._missing, self._pieces = (session, kind, flags), length, pieces
+
+
+def _checked_kind(length: int, number: int, flags: int) -> Kind:
+    if length > MAX_FRAME:
+        raise WireError(f"a frame of {length} bytes; at most {MAX_FRAME} are read")
+    if (kind := KINDS.get(number)) is None:
+        raise WireError(f"frame kind {number} is unknown")
+    if flags & ~MORE:
+        raise WireError(f"frame flags {flags:#x} are unknown")
+    if flags and not length:
+        raise WireError("an empty piece of a message")
+    return kind

@@ -3,6 +3,7 @@
 `None` for a neighbour means the client that owns the session.
 """
 
+import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -18,6 +19,7 @@ from nectar_swarm.tensors import CODES, DTYPES, MAX_BATCH, pack_tensor, read_ten
 MAX_HOLD = 16 << 10
 MAX_TEXT = 1024
 NOBODY = bytes(32)
+STEP_HEAD = struct.Struct("!IIIH")  # first, last, position, length of the reorder
 
 
 class ErrorCode(IntEnum):
@@ -215,24 +217,20 @@ class Step:
     reorder: tuple[int, ...] = ()
 
     def pack(self) -> bytes:
-        return b"".join(
-            (
-                uint(self.first, 4, "first"),
-                uint(self.last, 4, "last"),
-                uint(self.position, 4, "position"),
-                uint(len(self.reorder), 2, "reorder"),
-                b"".join(uint(row, 2, "row") for row in self.reorder),
-                pack_tensor(self.hidden),
-            )
-        )
+        try:
+            head = STEP_HEAD.pack(self.first, self.last, self.position, len(self.reorder))
+            rows = struct.pack(f"!{len(self.reorder)}H", *self.reorder)
+        except struct.error as error:
+            raise MalformedError(f"step {self.first} to {self.last} at {self.position}: {error}") from error
+        return pack_tensor(self.hidden, before=head + rows)
 
     @classmethod
     def unpack(cls, data: bytes) -> "Step":
         reader = Reader(data)
-        first, last, position, rows = reader.uint(4), reader.uint(4), reader.uint(4), reader.uint(2)
+        first, last, position, rows = STEP_HEAD.unpack(reader.take(STEP_HEAD.size))
         if not 0 < first <= last or rows > MAX_BATCH:
             raise MalformedError(f"steps {first} to {last} with {rows} rows reordered")
-        reorder = tuple(reader.uint(2) for _ in range(rows))
+        reorder = struct.unpack(f"!{rows}H", reader.take(2 * rows)) if rows else ()
         return cls(first, last, position, read_tensor(reader), reorder)
 
 

@@ -1,8 +1,12 @@
 """The links of one process: one pooled, multiplexed stream per pair of peers, watched by heartbeats.
 
-End of stream is death at once. A peer that has said nothing for a second is suspected, after three it is dead: peers
+End of stream is death at once. A link that has said nothing for a second is suspected, after three it is dead: peers
 ping each other every quarter of a second when they have nothing else to say, so that a stopped process, a lost p2pd
 and a line that drops packets are all seen. A tick that comes late shows that we were the one asleep.
+
+A peer has two links when both sides dialled at once, or when it has been started again and the end of its old link is
+still to be noticed. We send on one of them, and its end is the peer's death, since what was under way on it is lost;
+the other lives on, and is used when the peer is asked for again.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ from nectar_protocol.address import Address
 from nectar_protocol.errors import IdentityError
 from nectar_protocol.identity import PeerID, parse_peer_id
 
+from nectar_swarm.backlog import Backlog
 from nectar_swarm.errors import SwarmError, UnreachableError, WireError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import DIAL_TIMEOUT_S, Host
@@ -52,8 +57,10 @@ class Peers:
         self.host, self.handler, self.allowed, self.delay_s = host, handler, allowed, delay_s
         self._busy_ms = busy_ms
         self._tunnels = Tunnels(host)
-        self._first: dict[PeerID, Link] = {}  # the link we send on
-        self._every: dict[PeerID, set[Link]] = {}  # two when both sides dialled at once
+        self._used: dict[PeerID, Link] = {}  # those we send on
+        self._dialled: dict[PeerID, Link] = {}
+        self._accepted: dict[PeerID, Link] = {}
+        self._backlog = Backlog()
         self._dialling: dict[PeerID, asyncio.Task[Link]] = {}
         self._greeting: Counter[PeerID] = Counter()  # streams to us that have not greeted yet
         self._tasks: set[asyncio.Task[None]] = set()
@@ -63,9 +70,8 @@ class Peers:
         self._spawn(self._watch())
 
     async def close(self) -> None:
-        for links in list(self._every.values()):
-            for link in list(links):
-                link.close()
+        for link in [*self._dialled.values(), *self._accepted.values()]:
+            link.close()
         for task in [*self._tasks, *self._dialling.values()]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._dialling.values(), return_exceptions=True)
@@ -73,22 +79,24 @@ class Peers:
 
     def link(self, peer: PeerID) -> Link | None:
         """The pooled link to a peer, if there is one."""
-        return self._first.get(peer)
+        if peer not in self._used and (spares := self._links(peer)):
+            self._used[peer] = spares[0]
+        return self._used.get(peer)
 
     async def connect(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         """The pooled link to a peer, made if there is none. Raises UnreachableError or WireError."""
-        if peer in self._first:
-            return self._first[peer]
+        if link := self.link(peer):
+            return link
         if self.allowed is not None and peer not in self.allowed:
             raise UnreachableError(f"{peer} is not on this swarm's list of allowed peers")
         if peer == self.host.peer_id:
             raise UnreachableError("a peer cannot dial itself")
         if peer not in self._dialling:
             self._dialling[peer] = asyncio.create_task(self._dial(peer, addresses))
-            self._dialling[peer].add_done_callback(lambda task: self._dialled(peer, task))
+            self._dialling[peer].add_done_callback(lambda task: self._end_dial(peer, task))
         return await asyncio.shield(self._dialling[peer])
 
-    def _dialled(self, peer: PeerID, task: asyncio.Task[Link]) -> None:
+    def _end_dial(self, peer: PeerID, task: asyncio.Task[Link]) -> None:
         self._dialling.pop(peer, None)
         if not task.cancelled():
             task.exception()  # seen, even if whoever asked for the link has gone
@@ -96,15 +104,14 @@ class Peers:
     async def _dial(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         if addresses:  # p2pd knows no addresses of a peer that it has not met
             await self._tunnels.connect(peer, addresses)
-        reader, writer = await self.host.open_stream(peer, PROTOCOL)
-        link = Link(peer, reader, writer, self.delay_s)
+        link = self._new_link(peer, *await self.host.open_stream(peer, PROTOCOL))
         await self._greet(link)
-        self._add(link)
+        self._add(link, self._dialled)
         self._spawn(self._run(link))
         return link
 
     async def _accept(self, peer: PeerID, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link(peer, reader, writer, self.delay_s)
+        link = self._new_link(peer, reader, writer)
         try:
             parse_peer_id(peer)
             if self.allowed is not None and peer not in self.allowed:
@@ -120,14 +127,20 @@ class Peers:
             log.info("refused a stream: %s", error)
             link.close()
             return
-        self._add(link)
+        if peer in self._accepted:  # nobody dials who has a link: it was started again, or has lost that one
+            self._end(self._accepted[peer], "has dialled anew")
+        self._add(link, self._accepted)
         await self._run(link)
+
+    def _new_link(self, peer: PeerID, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Link:
+        return Link(peer, reader, writer, delay_s=self.delay_s, backlog=self._backlog)
 
     def _check_room(self, peer: PeerID) -> None:
         """Raises WireError when this peer, or all together, have as many streams as we keep."""
-        if peer not in self._every and len(self._every) + self._greeting.total() >= MAX_PEERS:
+        links = self._links(peer)
+        if not links and len(self._dialled.keys() | self._accepted.keys()) + self._greeting.total() >= MAX_PEERS:
             raise WireError(f"links to {MAX_PEERS} peers are open already")
-        if len(self._every.get(peer, ())) + self._greeting[peer] >= MAX_LINKS_PER_PEER:
+        if len(links) + self._greeting[peer] >= MAX_LINKS_PER_PEER:
             raise WireError(f"{peer} has {MAX_LINKS_PER_PEER} links already")
 
     async def _greet(self, link: Link) -> None:
@@ -145,33 +158,40 @@ class Peers:
             link.close()
             raise
 
-    def _add(self, link: Link) -> None:
-        self._first.setdefault(link.peer, link)
-        self._every.setdefault(link.peer, set()).add(link)
+    def _links(self, peer: PeerID) -> list[Link]:
+        return [links[peer] for links in (self._dialled, self._accepted) if peer in links]
+
+    def _add(self, link: Link, links: dict[PeerID, Link]) -> None:
+        links[link.peer] = link
+        self._used.setdefault(link.peer, link)
         link.ping(self._busy_ms())
 
     async def _run(self, link: Link) -> None:
         reason = "closed its link"
         try:
-            async for session, kind, payload in link.messages():
-                self.handler.on_message(link, session, kind, payload)
+            await link.serve(self.handler.on_message)
         except OSError as error:
             reason = f"lost its link: {error}"
         except WireError as error:
             reason = f"broke the protocol: {error}"
             log.warning("%s %s", link.peer, reason)
         finally:
-            self.drop(link.peer, reason)
+            self._end(link, reason)
 
     def drop(self, peer: PeerID, reason: str) -> None:
         """Close all links to a peer and report its death, once."""
-        self._first.pop(peer, None)
-        links = self._every.pop(peer, None)
-        if links is None:
-            return
-        for link in links:
-            link.abort()
-        self.handler.on_dead(peer, reason)
+        for link in sorted(self._links(peer), key=lambda link: link is self._used.get(peer)):
+            self._end(link, reason)
+
+    def _end(self, link: Link, reason: str) -> None:
+        """Close a link; if it is the one we send on, its peer is dead."""
+        for links in (self._dialled, self._accepted):
+            if links.get(link.peer) is link:
+                del links[link.peer]
+        link.abort()
+        if self._used.get(link.peer) is link:
+            del self._used[link.peer]
+            self.handler.on_dead(link.peer, reason)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,18 +200,16 @@ class Peers:
             await asyncio.sleep(BEAT_S)
             now = loop.time()
             late_s, before = now - before - BEAT_S, now
-            for peer, links in list(self._every.items()):
-                for link in links:
-                    if late_s > BEAT_S:
-                        link.heard += late_s
-                    if now - link.said >= BEAT_S:
-                        link.ping(self._busy_ms())
-                silence_s = now - max(link.heard for link in links)
+            links = [*self._dialled.values(), *self._accepted.values()]
+            for link in sorted(links, key=lambda link: link is self._used.get(link.peer)):
+                if late_s > BEAT_S:
+                    link.heard += late_s
+                if now - link.said >= BEAT_S:
+                    link.ping(self._busy_ms())
+                silence_s = now - link.heard
+                link.suspected = silence_s > SUSPECT_S
                 if silence_s > DEAD_S:
-                    self.drop(peer, f"has been silent for {silence_s:.1f} s")
-                else:
-                    for link in links:
-                        link.suspected = silence_s > SUSPECT_S
+                    self._end(link, f"has been silent for {silence_s:.1f} s")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -3,29 +3,38 @@
 Nothing is converted on the way: float32 stays float32. Little-endian numbers, as every supported machine keeps them.
 """
 
+import ctypes
+import struct
+
 import torch
-from nectar_protocol.codec import Reader, uint
+from nectar_protocol.codec import Reader
 from nectar_protocol.errors import MalformedError
 
 DTYPES: dict[int, torch.dtype] = {0: torch.float32, 1: torch.bfloat16, 2: torch.float16}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAX_BATCH = 512
+HEAD = struct.Struct("!BHII")
 
 
-def pack_tensor(hidden: torch.Tensor) -> bytes:
-    """Bytes of hidden states [batch, tokens, width] in float32, bfloat16 or float16."""
-    batch, tokens, width = hidden.shape
-    head = bytes([CODES[hidden.dtype]]) + uint(batch, 2, "batch") + uint(tokens, 4, "tokens") + uint(width, 4, "width")
-    flat = hidden.detach().to("cpu").contiguous().view(torch.uint8)
-    return head + flat.numpy().tobytes()
+def pack_tensor(hidden: torch.Tensor, before: bytes = b"") -> bytes:
+    """Bytes of hidden states [batch, tokens, width] in float32, bfloat16 or float16, behind those of `before`.
+
+    Raises MalformedError for a shape that is not sent.
+    """
+    try:
+        head = HEAD.pack(CODES[hidden.dtype], *hidden.shape)
+    except struct.error as error:
+        raise MalformedError(f"a tensor of shape {list(hidden.shape)}: {error}") from error
+    flat = hidden.detach().to("cpu").contiguous()
+    # Not by way of numpy: its views take ten times as long as the copy, for the 8 KB of a token.
+    return b"".join((before, head, ctypes.string_at(flat.data_ptr(), flat.nbytes)))
 
 
 def read_tensor(reader: Reader) -> torch.Tensor:
     """The rest of a message as a tensor [batch, tokens, width]. Raises MalformedError before anything is allocated."""
-    code = reader.uint(1)
+    code, batch, tokens, width = HEAD.unpack(reader.take(HEAD.size))
     if code not in DTYPES:
         raise MalformedError(f"tensor dtype {code} is unknown")
-    batch, tokens, width = reader.uint(2), reader.uint(4), reader.uint(4)
     if not 0 < batch <= MAX_BATCH or not tokens or not width:
         raise MalformedError(f"a tensor of shape [{batch}, {tokens}, {width}]")
     size = batch * tokens * width * DTYPES[code].itemsize

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import uvloop
 from nectar_protocol.address import Address
 from nectar_protocol.announcement import Announcement, NodeState, Profile
 from nectar_protocol.identity import Identity, PeerID
@@ -23,6 +24,15 @@ from nectar_swarm.peers import Peers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 BLOCKS = 5
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Links are tested on both loops: their transports differ in when they write, pause and close."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_link.py":
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(autouse=True)

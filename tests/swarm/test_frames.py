@@ -54,14 +54,14 @@ def test_messages_come_back_when_every_byte_comes_alone(sent: list[Message]) -> 
 @pytest.mark.parametrize("size", [MAX_FRAME + 1, 2 * MAX_FRAME, 3 * MAX_FRAME + 17])
 def test_a_long_message_travels_in_pieces_of_at_most_a_frame(size: int) -> None:
     payload = bytes(range(256)) * (size // 256 + 1)
-    pieces = encode(7, Kind.STEP, payload[:size])
+    pieces = list(encode(7, Kind.STEP, payload[:size]))
     assert [len(p) - HEADER.size for p in pieces[:-1]] == [MAX_FRAME] * (len(pieces) - 1)
     assert [HEADER.unpack_from(p)[3] for p in pieces] == [MORE] * (len(pieces) - 1) + [0]
     assert decode(b"".join(pieces)) == [(7, Kind.STEP, payload[:size])]
 
 
 def test_a_message_of_exactly_a_frame_is_one_frame() -> None:
-    assert len(encode(7, Kind.STEP, bytes(MAX_FRAME))) == 1
+    assert len(list(encode(7, Kind.STEP, bytes(MAX_FRAME)))) == 1
 
 
 @given(st.data())

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from nectar_swarm import link as link_module
-from nectar_swarm.errors import WireError
+from nectar_swarm import backlog, outbox
+from nectar_swarm.errors import UnreachableError, WireError
 from nectar_swarm.frames import MAX_FRAME, Kind, encode
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Hello, Ping
@@ -70,17 +71,6 @@ async def test_bulk_of_several_sessions_takes_turns(join: Join, eventually: Even
     assert [session for _, session, _, _ in other.handler.messages] == [2, 1]
 
 
-async def test_short_messages_of_one_turn_leave_in_one_write(join: Join, eventually: Eventually) -> None:
-    one, other = await join(), await join()
-    link, writes = await one.connect(other), []
-    write = link._write
-    link._write = lambda data: (writes.append(data), write(data))  # type: ignore[func-returns-value]
-    for session in range(64):
-        link.send(session, Kind.STEP, b"short")
-    await eventually(lambda: len(other.handler.messages) == 64)
-    assert [data.count(b"short") for data in writes if b"short" in data] == [64]
-
-
 async def test_pings_are_answered_and_the_round_trip_measured(join: Join, eventually: Eventually) -> None:
     one, other = await join(busy_ms=lambda: 77), await join()
     link = await one.connect(other)
@@ -128,8 +118,8 @@ async def test_what_was_sent_before_the_end_arrives(join: Join, eventually: Even
 async def test_who_waits_for_a_clear_link_sends_more_than_it_would_hold(
     join: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "CROWDED", 256 << 10)
-    monkeypatch.setattr(link_module, "MAX_BACKLOG", 1 << 20)
+    monkeypatch.setattr(outbox, "CROWDED", 256 << 10)
+    monkeypatch.setattr(backlog, "MAX_BACKLOG", 1 << 20)
     one, other = await join(), await join()
     link = await other.connect(one)
     left = list(range(24))
@@ -159,7 +149,52 @@ async def test_a_closed_link_drops_what_is_sent(join: Join, eventually: Eventual
 
 
 async def test_a_peer_that_reads_nothing_loses_its_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "MAX_BACKLOG", 8 << 20)
+    monkeypatch.setattr(backlog, "MAX_BACKLOG", 8 << 20)
+    async with deaf_peer() as link:
+        for _ in range(32):
+            link.send(1, Kind.STEP, bytes(1 << 20))
+            await asyncio.sleep(0)
+        with pytest.raises(UnreachableError, match="reads nothing"):
+            await link.serve(ignore)
+        assert link.backlog_bytes == 0
+
+
+async def test_short_messages_count_as_well_as_long_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MAX_BACKLOG", 8 << 20)
+    async with deaf_peer() as link:
+        for _ in range(320):
+            link.send(1, Kind.STEP, bytes(100 << 10))
+        with pytest.raises(UnreachableError, match="reads nothing"):
+            await link.serve(ignore)
+
+
+async def test_what_has_come_of_unfinished_messages_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "MAX_BACKLOG", 1 << 20)
+    link, sink = link_that_hears(HELLO)
+    await link.greet()
+    frames = encode(1, Kind.STEP, bytes(4 << 20))
+    for number in range(8):
+        assert link.backlog_bytes == number * MAX_FRAME
+        link.data_received(next(frames))
+    assert not sink.closed
+    link.data_received(next(frames))
+    assert sink.closed
+    with pytest.raises(UnreachableError):
+        await link.serve(ignore)
+
+
+# Against a peer that speaks byte by byte
+
+PEER: Any = "12D3KooWPQN2nxsbvcYhEFYhpiVLTYFM1vQxtaGJeWQSxEgBnbj2"
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 1).pack()))
+
+
+def ignore(link: Link, session: int, kind: Kind, payload: bytes) -> None: ...
+
+
+@asynccontextmanager
+async def deaf_peer() -> AsyncIterator[Link]:
+    """A link to a peer that reads nothing."""
     writers: list[asyncio.StreamWriter] = []
 
     async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,28 +204,30 @@ async def test_a_peer_that_reads_nothing_loses_its_link(monkeypatch: pytest.Monk
     async with await asyncio.start_server(keep, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
         link = Link(PEER, reader, writer)
-        for _ in range(32):
-            link.send(1, Kind.STEP, bytes(1 << 20))
-            await asyncio.sleep(0)
-        assert [message async for message in link.messages()] == []  # the stream has ended
-        assert link.held_bytes == 0
+        greeting = asyncio.create_task(link.greet())
+        await asyncio.sleep(0)  # it has taken the transport over
+        yield link
+        greeting.cancel()
+        link.abort()
         for waiting in writers:
             waiting.close()
-
-
-# Greetings, against a peer that speaks byte by byte
-
-PEER: Any = "12D3KooWPQN2nxsbvcYhEFYhpiVLTYFM1vQxtaGJeWQSxEgBnbj2"
 
 
 class Sink:
     """A writer whose transport takes everything."""
 
     def __init__(self) -> None:
-        self.data, self.closed, self.transport = b"", False, self
+        self.writes: list[bytes] = []
+        self.closed, self.transport = False, self
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(self.writes)
 
     def write(self, data: bytes) -> None:
-        self.data += data
+        self.writes.append(data)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -201,73 +238,129 @@ class Sink:
     def close(self) -> None:
         self.closed = True
 
-    async def drain(self) -> None:
-        pass
+    abort = close
 
 
-def link_that_hears(*frames: list[bytes]) -> tuple[Link, Sink]:
+def link_that_hears(data: bytes) -> tuple[Link, Sink]:
+    """A link to whose reader this has come, and nothing else will."""
     reader, sink = asyncio.StreamReader(), Sink()
-    for frame in frames:
-        reader.feed_data(b"".join(frame))
-    reader.feed_eof()
+    if data:
+        reader.feed_data(data)
+    else:
+        reader.feed_eof()
     return Link(PEER, reader, sink), sink  # type: ignore[arg-type]
+
+
+async def test_the_first_short_message_of_a_turn_leaves_at_once_and_the_others_together() -> None:
+    link, sink = link_that_hears(b"")
+    for number in range(64):
+        link.send(number, Kind.STEP, b"short")
+    assert len(sink.writes) == 1
+    await asyncio.sleep(0)
+    assert [data.count(b"short") for data in sink.writes] == [1, 63]
+
+
+async def test_answers_to_what_came_together_leave_together() -> None:
+    link, sink = link_that_hears(HELLO)
+    await link.greet()
+    serving = asyncio.create_task(link.serve(Link.send))
+    await asyncio.sleep(0)
+    del sink.writes[:]
+    link.data_received(b"".join(frame for session in range(9) for frame in encode(session, Kind.STEP, b"short")))
+    assert [data.count(b"short") for data in sink.writes] == [9]
+    link.eof_received()
+    await serving
+
+
+async def test_nothing_is_handed_on_after_an_abort() -> None:
+    link, _ = link_that_hears(HELLO)
+    await link.greet()
+    heard: list[int] = []
+
+    def give_up(link: Link, session: int, kind: Kind, payload: bytes) -> None:
+        heard.append(session)
+        link.abort()
+
+    serving = asyncio.create_task(link.serve(give_up))
+    await asyncio.sleep(0)
+    link.data_received(b"".join(frame for session in range(9) for frame in encode(session, Kind.STEP, b"short")))
+    await serving
+    assert heard == [0]
+
+
+async def test_what_a_handler_raises_ends_the_link_and_comes_out() -> None:
+    link, sink = link_that_hears(HELLO)
+    await link.greet()
+
+    def fail(link: Link, session: int, kind: Kind, payload: bytes) -> None:
+        raise ZeroDivisionError
+
+    serving = asyncio.create_task(link.serve(fail))
+    await asyncio.sleep(0)
+    link.data_received(b"".join(encode(1, Kind.STEP, b"short")))
+    with pytest.raises(ZeroDivisionError):
+        await serving
+    assert sink.closed
 
 
 @pytest.mark.parametrize("newest", [1, 2, 65535])
 async def test_the_newest_version_that_both_speak_is_used(newest: int) -> None:
-    link, sink = link_that_hears(encode(0, Kind.HELLO, Hello(1, newest).pack()))
+    link, sink = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, newest).pack())))
     await link.greet()
-    await asyncio.sleep(0)
     assert link.version == 1
-    assert sink.data == encode(0, Kind.HELLO, Hello(1, 1).pack())[0]
+    assert sink.data == HELLO
 
 
 async def test_a_later_greeting_may_be_longer() -> None:
-    link, _ = link_that_hears(encode(0, Kind.HELLO, Hello(1, 2).pack() + b"features"))
+    link, _ = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack() + b"features")))
     await link.greet()
     assert link.version == 1
 
 
 @pytest.mark.parametrize(("oldest", "newest"), [(2, 2), (2, 9), (0, 0), (2, 1)])
 async def test_a_peer_without_a_common_version_is_refused_with_who_must_upgrade(oldest: int, newest: int) -> None:
-    link, sink = link_that_hears(encode(0, Kind.HELLO, Hello(oldest, newest).pack()))
+    link, sink = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(oldest, newest).pack())))
     with pytest.raises(WireError, match="upgraded"):
         await link.greet()
     link.close()
-    assert sink.data == encode(0, Kind.HELLO, Hello(1, 1).pack())[0]  # so that it can tell its own side the same
+    assert sink.data == HELLO  # so that it can tell its own side the same
 
 
 @pytest.mark.parametrize(
-    ("frames", "message"),
+    ("data", "message"),
     [
-        ([], "without a greeting"),
-        ([encode(0, Kind.STEP, b"")], "instead of HELLO"),
-        ([encode(0, Kind.HELLO, b"\0")], "missing"),
-        ([[b"GET / HTTP/1.1\r\n\r\n"]], "at most"),
+        (b"", "without a greeting"),
+        (b"".join(encode(0, Kind.STEP, b"")), "instead of HELLO"),
+        (b"".join(encode(0, Kind.HELLO, b"\0")), "missing"),
+        (b"GET / HTTP/1.1\r\n\r\n", "at most"),
     ],
 )
-async def test_who_does_not_greet_is_refused(frames: list[list[bytes]], message: str) -> None:
-    link, _ = link_that_hears(*frames)
+async def test_who_does_not_greet_is_refused(data: bytes, message: str) -> None:
+    link, _ = link_that_hears(data)
     with pytest.raises(WireError, match=message):
         await link.greet()
 
 
-async def test_what_comes_with_the_greeting_is_kept() -> None:
-    link, _ = link_that_hears(encode(0, Kind.HELLO, Hello(1, 1).pack()), encode(5, Kind.STEP, b"early"))
+async def test_what_comes_with_the_greeting_or_behind_it_is_handed_on_in_order() -> None:
+    link, _ = link_that_hears(HELLO + b"".join(encode(5, Kind.STEP, b"early")))
     await link.greet()
-    assert [message async for message in link.messages()] == [(5, Kind.STEP, b"early")]
+    link.data_received(b"".join(encode(6, Kind.STEP, b"later")))
+    link.eof_received()
+    heard: list[Any] = []
+    await link.serve(lambda *message: heard.append(message[1:]))
+    assert heard == [(5, Kind.STEP, b"early"), (6, Kind.STEP, b"later")]
 
 
 @pytest.mark.parametrize("kind", [Kind.PING, Kind.PONG])
 async def test_a_malformed_heartbeat_breaks_the_protocol(kind: Kind) -> None:
-    link, _ = link_that_hears(encode(0, kind, b"short"))
+    link, _ = link_that_hears(b"".join(encode(0, kind, b"short")))
     with pytest.raises(WireError):
-        _ = [message async for message in link.messages()]
+        await link.greet()
 
 
-async def test_a_ping_comes_back_as_it_was() -> None:
-    link, sink = link_that_hears(encode(0, Kind.PING, ping := Ping(123, 45).pack()))
-    assert [message async for message in link.messages()] == []
-    await asyncio.sleep(0)
-    assert sink.data == encode(0, Kind.PONG, ping)[0]
+async def test_a_ping_comes_back_as_it_was_behind_our_greeting() -> None:
+    ping = Ping(123, 45).pack()
+    link, sink = link_that_hears(b"".join(encode(0, Kind.PING, ping)) + HELLO)
+    await link.greet()
+    assert sink.data == HELLO + b"".join(encode(0, Kind.PONG, ping))
     assert link.busy_ms == 45

@@ -4,19 +4,21 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from nectar_protocol.identity import Identity
-from nectar_swarm import link as link_module
+from nectar_swarm import backlog
 from nectar_swarm import peers as peers_module
 from nectar_swarm.errors import UnreachableError, WireError
 from nectar_swarm.frames import Kind, encode
-from nectar_swarm.messages import Hello
+from nectar_swarm.messages import Hello, Ping
 from nectar_swarm.peers import PROTOCOL
 
 Join = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 1).pack()))
 
 
 async def test_one_link_serves_all_who_connect(join: Join, eventually: Eventually) -> None:
@@ -132,7 +134,7 @@ async def test_a_peer_of_a_later_version_alone_is_refused_on_both_sides(
     heard: list[bytes] = []
 
     async def greet(peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(encode(0, Kind.HELLO, Hello(2, 2).pack())[0])
+        writer.write(next(encode(0, Kind.HELLO, Hello(2, 2).pack())))
         heard.append(await reader.read(1000))
         heard.append(await reader.read(1000))
         writer.close()
@@ -141,12 +143,12 @@ async def test_a_peer_of_a_later_version_alone_is_refused_on_both_sides(
     with pytest.raises(WireError, match="speaks wire versions 2 to 2, we speak 1 to 1"):
         await one.peers.connect(later.peer_id, await later.addresses())
     await eventually(lambda: len(heard) == 2)
-    assert heard == [encode(0, Kind.HELLO, Hello(1, 1).pack())[0], b""]
+    assert heard == [HELLO, b""]
 
     await later.connect(one.id, one.addresses)
     _, writer = await later.open_stream(one.id, PROTOCOL)
     await greet(None, _, writer)
-    assert heard[2:] == [encode(0, Kind.HELLO, Hello(1, 1).pack())[0], b""]
+    assert heard[2:] == [HELLO, b""]
     assert one.peers.link(later.peer_id) is None
     assert not one.handler.deaths
 
@@ -167,19 +169,143 @@ async def test_a_peer_that_never_greets_is_given_up(
         await one.peers.connect(mute.peer_id, await mute.addresses())
 
 
-async def test_no_peer_may_open_links_without_end(join: Join, start_host: Join, eventually: Eventually) -> None:
+async def test_no_peer_may_open_streams_without_end(join: Join, start_host: Join, eventually: Eventually) -> None:
     one, greedy = await join(), await start_host()
     await greedy.connect(one.id, one.addresses)
     streams = [await greedy.open_stream(one.id, PROTOCOL) for _ in range(peers_module.MAX_LINKS_PER_PEER)]
-    hello = encode(0, Kind.HELLO, Hello(1, 1).pack())[0]
-    for reader, writer in streams:
-        writer.write(hello)
-        await reader.readexactly(len(hello))
-    await eventually(lambda: len(one.peers._every.get(greedy.peer_id, ())) == len(streams))
-    reader, writer = await greedy.open_stream(one.id, PROTOCOL)
-    assert await reader.read() == b""
-    for _, each in [*streams, (reader, writer)]:
-        each.close()
+    await eventually(lambda: one.peers._greeting[greedy.peer_id] == len(streams))
+    streams.append(await greedy.open_stream(one.id, PROTOCOL))
+    assert await streams[-1][0].read() == b""
+    for _, writer in streams:
+        writer.close()
+
+
+# Two links to one peer
+
+
+@dataclass
+class ByHand:
+    """The other end of a link, written and read byte by byte."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def greet(self) -> None:
+        self.writer.write(HELLO)
+        assert await self.reader.readexactly(len(HELLO)) == HELLO
+
+    def send(self, session: int, kind: Kind, payload: bytes = b"") -> None:
+        self.writer.write(b"".join(encode(session, kind, payload)))
+
+
+class Both:
+    """A peer by hand that has dialled `one` and was dialled by it."""
+
+    def __init__(self, one: Any, host: Any) -> None:
+        self.one, self.host = one, host
+        self._dialled: asyncio.Queue[ByHand] = asyncio.Queue()
+
+    async def link(self) -> tuple[ByHand, ByHand]:
+        """The ends of the link that `one` dialled, on which it sends, and of the one that it accepted."""
+        await self.host.serve(PROTOCOL, self._accept)
+        connecting = asyncio.create_task(self.one.peers.connect(self.host.peer_id, await self.host.addresses()))
+        dialled = await self._dialled.get()
+        await connecting
+        return dialled, await self.dial()
+
+    async def _accept(self, peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        end = ByHand(reader, writer)
+        await end.greet()
+        self._dialled.put_nowait(end)
+
+    async def dial(self) -> ByHand:
+        await self.host.connect(self.one.id, self.one.addresses)
+        end = ByHand(*await self.host.open_stream(self.one.id, PROTOCOL))
+        await end.greet()
+        end.send(0, Kind.STATUS, b"dialled")
+        await eventually_message(self.one, b"dialled")
+        return end
+
+
+async def eventually_message(one: Any, payload: bytes) -> None:
+    async with asyncio.timeout(30):
+        while not (one.handler.messages and one.handler.messages[-1][3] == payload):
+            await asyncio.sleep(0.01)
+    one.handler.messages.pop()
+
+
+async def test_the_end_of_the_link_we_send_on_is_a_death_that_leaves_the_other_open(
+    join: Join, start_host: Join, eventually: Eventually
+) -> None:
+    both = Both(one := await join(), await start_host())
+    dialled, accepted = await both.link()
+    used = one.peers.link(both.host.peer_id)
+    dialled.writer.close()
+    await eventually(lambda: one.handler.deaths)
+    accepted.send(1, Kind.STEP, b"still here")
+    await eventually_message(one, b"still here")
+    spare = one.peers.link(both.host.peer_id)
+    assert spare is not None
+    assert spare is not used
+    assert spare is await one.peers.connect(both.host.peer_id, ())
+    accepted.writer.close()  # it was given out, so this is a death again
+    await eventually(lambda: len(one.handler.deaths) == 2)
+    assert one.peers.link(both.host.peer_id) is None
+
+
+async def test_the_end_of_the_other_link_is_no_death(join: Join, start_host: Join, eventually: Eventually) -> None:
+    both = Both(one := await join(), await start_host())
+    dialled, accepted = await both.link()
+    used = one.peers.link(both.host.peer_id)
+    accepted.writer.close()
+    await eventually(lambda: not one.peers._accepted)
+    dialled.send(1, Kind.STEP, b"still here")
+    await eventually_message(one, b"still here")
+    assert one.peers.link(both.host.peer_id) is used
+    assert not one.handler.deaths
+    dialled.writer.close()
+    await eventually(lambda: one.handler.deaths)
+
+
+async def test_a_link_that_falls_silent_beside_a_living_one_ends_alone(
+    join: Join, start_host: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "DEAD_S", 1.0)
+    both = Both(one := await join(), await start_host())
+    silent, living = await both.link()
+
+    def dead() -> object:
+        living.send(0, Kind.PING, Ping(0, 0).pack())
+        return one.handler.deaths
+
+    await eventually(dead)
+    assert "silent" in one.handler.deaths[0][1]
+    living.send(1, Kind.STEP, b"still here")
+    await eventually_message(one, b"still here")
+    assert len(one.handler.deaths) == 1
+    for end in (silent, living):
+        end.writer.close()
+
+
+async def test_a_restarted_peer_that_dials_anew_is_told_dead_first_and_outlives_its_old_stream(
+    join: Join, start_host: Join, eventually: Eventually
+) -> None:
+    both = Both(one := await join(), await start_host())
+    old = await both.dial()
+    new = await both.dial()
+    assert one.handler.deaths == [(both.host.peer_id, "has dialled anew")]
+    assert await old.reader.read() is not None  # to its end: we have let go of the old one
+    old.writer.close()
+    new.send(1, Kind.STEP, b"still here")
+    await eventually_message(one, b"still here")
+    one.peers.link(both.host.peer_id).send(7, Kind.STEP, b"for the new one")
+    answer = b"".join(encode(7, Kind.STEP, b"for the new one"))
+    received = b""
+    while answer not in received:
+        received += await new.reader.readexactly(1)
+    assert len(one.handler.deaths) == 1
+    new.writer.close()
+    await eventually(lambda: len(one.handler.deaths) == 2)
 
 
 # Death
@@ -251,7 +377,7 @@ async def test_after_a_death_a_new_link_can_be_made(join: Join, eventually: Even
 async def test_a_peer_that_reads_nothing_is_dropped_for_its_backlog(
     join: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "MAX_BACKLOG", 16 << 20)
+    monkeypatch.setattr(backlog, "MAX_BACKLOG", 16 << 20)
     one, other = await join(), await join()
     link = await one.connect(other)
     os.kill(other.host.daemon_pid, signal.SIGSTOP)
@@ -259,5 +385,35 @@ async def test_a_peer_that_reads_nothing_is_dropped_for_its_backlog(
         link.send(1, Kind.STEP, bytes(1 << 20))
         await asyncio.sleep(0)
     await eventually(lambda: one.handler.deaths)
-    assert link.held_bytes == 0
+    assert link.backlog_bytes == 0
     os.kill(other.host.daemon_pid, signal.SIGCONT)
+
+
+async def test_of_all_peers_that_read_nothing_the_one_that_holds_most_loses_its_link(
+    join: Join, start_host: Join, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog, "MAX_TOTAL_BACKLOG", 16 << 20)
+    one, readers = await join(), [await start_host() for _ in range(2)]
+    ends: list[ByHand] = []
+
+    async def greet_only(peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(ByHand(reader, writer))
+        await ends[-1].greet()
+
+    links = []
+    for host in readers:
+        await host.serve(PROTOCOL, greet_only)
+        links.append(await one.peers.connect(host.peer_id, await host.addresses()))
+    for _ in range(6):
+        links[0].send(1, Kind.STEP, bytes(1 << 20))
+    for _ in range(32):
+        links[1].send(1, Kind.STEP, bytes(1 << 20))
+        await asyncio.sleep(0.001)
+    await eventually(lambda: one.handler.deaths)
+    [(peer, reason)] = one.handler.deaths
+    assert peer == readers[1].peer_id
+    assert "on all links" in reason
+    assert one.peers.link(readers[0].peer_id) is links[0]
+    assert sum(link.backlog_bytes for link in links) <= 16 << 20
+    for end in ends:
+        end.writer.close()
