@@ -79,11 +79,12 @@ def _attend_in_full(
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    if sinks is not None:
-        column = sinks.reshape(1, -1, 1, 1).expand(-1, -1, query.shape[2], -1).to(scores.dtype)
-        scores = torch.cat([scores, column], -1)
-    weights = F.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
-    return (weights if sinks is None else weights[..., :-1]) @ values
+    if sinks is None:
+        return F.softmax(scores, -1, dtype=torch.float32).to(query.dtype) @ values
+    column = sinks.reshape(1, -1, 1, 1).expand(-1, -1, query.shape[2], -1).to(scores.dtype)
+    scores = torch.cat([scores, column], -1)
+    # In the scores' own format, as Transformers does: another rounding would send tokens to other experts.
+    return F.softmax(scores - scores.amax(-1, keepdim=True), -1)[..., :-1] @ values
 
 
 def packed_attention(

@@ -64,9 +64,9 @@ def load_span(checkpoint_folder: Callable[[str], Path], anatomy_of: Callable[[st
     """Blocks [start, stop) of a family, loaded once and tested."""
 
     @cache
-    def load(family: str, start: int, stop: int, dtype: torch.dtype = torch.float32) -> SpanModel:
+    def load(family: str, start: int, stop: int, dtype: torch.dtype = torch.float32, device: str = "cpu") -> SpanModel:
         checkpoint = Checkpoint(LocalFolder(checkpoint_folder(family)))
-        span = SpanModel(checkpoint, anatomy_of(family), start, stop, dtype, torch.device("cpu"))
+        span = SpanModel(checkpoint, anatomy_of(family), start, stop, dtype, torch.device(device))
         self_test(span)
         return span
 

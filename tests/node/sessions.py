@@ -50,8 +50,8 @@ def cached(span: SpanModel, turns: Sequence[Turn], start: int = START, stop: int
         if turn.position:
             cache.crop(0)
         batch, tokens, _ = turn.hidden.shape
-        positions = torch.arange(turn.position, turn.position + tokens).expand(batch, -1)
-        outputs.append(span.forward(turn.hidden, cache, start=start, stop=stop, position_ids=positions))
+        positions = torch.arange(turn.position, turn.position + tokens, device=span.device).expand(batch, -1)
+        outputs.append(span.forward(turn.hidden, cache, start=start, stop=stop, position_ids=positions).cpu())
     return outputs
 
 

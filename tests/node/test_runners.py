@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from nectar_node.errors import SpanError
+from nectar_node.packed import PackedRunner
 from nectar_node.runner import Runner
 from nectar_node.span import SpanModel
 
@@ -88,17 +89,17 @@ def test_sessions_that_begin_at_different_times_give_together_what_each_gives_al
 
 
 @pytest.mark.parametrize("family", PACKED)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_packed_session_alone_is_bitwise_transformers_own(runner: Runner, span: SpanModel, batch: int) -> None:
-    turns = turns_of(noise(batch, 23 + DECODE), 23, *[1] * DECODE)
-    kv = runner.reserve(START, STOP, LENGTH, (0,) * batch)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_session_alone_is_bitwise_transformers_own(
+    choose: Callable[..., Runner], load_span: Callable[..., SpanModel], family: str, dtype: torch.dtype
+) -> None:
+    runner, turns = choose(family, dtype), turns_of(noise(1, 23 + DECODE, dtype=dtype), 23, *[1] * DECODE)
+    assert type(runner) is PackedRunner
+    kv = runner.reserve(START, STOP, LENGTH, (0,))
     outputs = [run(runner, (kv, turn))[0] for turn in turns]
     runner.release(kv)
-    for output, expected in zip(outputs, cached(span, turns), strict=True):
-        if batch == 1:
-            assert torch.equal(output, expected)
-        else:  # a batch is packed as so many rows, which sums in another order
-            assert_close([output], [expected])
+    for output, expected in zip(outputs, cached(load_span(family, START, STOP, dtype), turns), strict=True):
+        assert torch.equal(output, expected)
 
 
 @every_family

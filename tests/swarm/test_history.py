@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
+from typing import ClassVar
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nectar_swarm import history
-from nectar_swarm.history import MERGE_TOKENS, History
+from nectar_swarm.history import MERGE_TOKENS, History, InMemory
 from nectar_swarm.messages import Step
 
 BATCH = 3
@@ -168,3 +169,49 @@ def test_a_step_is_handed_out_without_changing_what_is_kept() -> None:
     list(keeping.after(0, 2))
     assert keeping.entries == [entry for entry, _ in before]
     assert all(torch.equal(entry.load(), hidden) for entry, hidden in before)
+
+
+@given(actions)
+def test_all_that_counts_leads_a_node_that_has_nothing_to_the_same_rows(
+    actions: list[tuple[int, int, tuple[int, ...]]],
+) -> None:
+    steps, node = steps_of(actions), Node()
+    for part in kept(steps).whole():
+        hidden = part.load()
+        assert hidden.shape[1] == part.tokens
+        node.take(Step(node.accepted + 1, part.last, part.position, hidden))
+    assert node.rows == states(steps)[-1].rows
+
+
+class Elsewhere(InMemory):
+    """Kept where reading is to be seen."""
+
+    read: ClassVar[list[int]] = []
+
+    def load(self) -> torch.Tensor:
+        self.read.append(int(self.tensor[0, 0, 0]))
+        return super().load()
+
+
+def test_states_lie_where_they_are_said_to_and_are_read_when_their_turn_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MERGE_TOKENS", 4)
+    monkeypatch.setattr(Elsewhere, "read", [])
+    steps, keeping = steps_of([(0, 2, ())] * 5), History(Elsewhere)
+    numbers = [int(step.hidden[0, 0, 0]) for step in steps]
+    for step in steps:
+        stored = keeping.append(step)
+        assert torch.equal(stored.tensor, step.hidden)
+    parts, whole = keeping.after(0, 4), keeping.whole()
+    assert Elsewhere.read == []
+    next(parts)
+    assert Elsewhere.read == numbers[:2], "two steps of two tokens are merged"
+    assert [part.tokens for part in whole] == [4, 4, 2]
+    assert Elsewhere.read == numbers[:2]
+    list(parts)
+    assert Elsewhere.read == numbers
+
+
+def test_a_merge_is_no_larger_than_a_message_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = steps_of([(0, 2, ())] * 5)
+    monkeypatch.setattr(history, "MERGE_BYTES", 2 * steps[0].hidden.nbytes)
+    assert [step.hidden.shape[1] for step in kept(steps).after(0, 5)] == [4, 4, 2]
