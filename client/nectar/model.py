@@ -127,9 +127,12 @@ def _generate_in(session: Session, generate: Any, ids: Any, inputs: Any, args: A
     if ids is None:
         raise RequestError("a session needs input_ids: the whole text so far")
     session.position = _common_length(session.token_ids, ids, session.position)
+    session.token_ids = ids[:, : session.position]  # all that it holds for certain if this fails
     cache = RemoteCache(session)
     out = generate(inputs, *args, past_key_values=cache, **kwargs)
     sequences = out if isinstance(out, torch.Tensor) else out.sequences
+    if len(session.pads) != ids.shape[0]:  # rows were put in for beams or samples: beyond the prompt they differ
+        sequences = ids
     session.token_ids = sequences[:, : cache.layers[0].length]
     return out
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nectar.errors import RequestError
+from nectar.errors import RequestError, SessionError
 from nectar.model import DRAFT_ROOM, AutoDistributedModelForCausalLM, _common_length, _load, _room
 from nectar.remote import RemoteChain
 from nectar.session import Session
@@ -30,11 +30,16 @@ class LocalSession:
         self.past: torch.Tensor | None = None
         self.token_ids: torch.Tensor | None = None
         self.lengths: list[int] = []
+        self.pads: tuple[int, ...] = ()
+        self.fails_at = 0  # which step, counted from 1
 
     def step(
         self, hidden: torch.Tensor, position: int, reorder: tuple[int, ...] = (), pads: tuple[int, ...] = ()
     ) -> torch.Tensor:
         self.lengths.append(hidden.shape[1])
+        self.pads = pads
+        if len(self.lengths) == self.fails_at:
+            raise SessionError("nobody serves")
         past = hidden[:, :0] if self.past is None else self.past[:, :position]
         self.past = torch.cat([past[list(reorder)] if reorder else past, hidden], 1)
         self.position = position + hidden.shape[1]
@@ -204,6 +209,36 @@ def test_a_shared_session_computes_what_is_new_and_no_more(
     third = model.generate(other, session=session, max_new_tokens=2, do_sample=False)
     assert session.lengths[6:] == [2, 1]
     assert torch.equal(third, local.generate(other, max_new_tokens=2, do_sample=False))
+
+
+@pytest.mark.parametrize("way", [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 3}], ids=str)
+def test_rows_that_beams_have_told_apart_are_computed_again_from_the_prompt_on(
+    way: dict[str, Any], load: Callable[[str], Any], whole: Callable[[str], Any]
+) -> None:
+    (model, _), local, ids = load("llama"), whole("llama"), torch.arange(2, 12)[None]
+    session = LocalSession(local)
+    first = model.generate(ids, session=session, max_new_tokens=6, do_sample=False, **way)
+    steps = len(session.lengths)
+    again = torch.cat([first[:1], torch.tensor([[7, 8]])], 1)
+    second = model.generate(again, session=session, max_new_tokens=6, do_sample=False, **way)
+    assert torch.equal(second, local.generate(again, max_new_tokens=6, do_sample=False, **way))
+    assert session.lengths[steps] == again.shape[1] - ids.shape[1]
+
+
+def test_after_a_failure_a_session_goes_on_from_what_it_holds_for_certain(
+    load: Callable[[str], Any], whole: Callable[[str], Any]
+) -> None:
+    (model, _), local, ids = load("llama"), whole("llama"), torch.arange(2, 12)[None]
+    session = LocalSession(local)
+    text = model.generate(ids, session=session, max_new_tokens=6, do_sample=False)
+    session.fails_at = len(session.lengths) + 3
+    other = torch.cat([ids, torch.tensor([[99, 98]])], 1)
+    with pytest.raises(SessionError):
+        model.generate(other, session=session, max_new_tokens=6, do_sample=False)
+    steps = len(session.lengths)
+    again = model.generate(text, session=session, max_new_tokens=4, do_sample=False)
+    assert torch.equal(again, local.generate(text, max_new_tokens=4, do_sample=False))
+    assert session.lengths[steps] == text.shape[1] - ids.shape[1]
 
 
 def test_a_shared_session_needs_the_text(load: Callable[[str], Any]) -> None:
