@@ -7,7 +7,6 @@ leaves from here, in order. So a step can never overtake the replay that its rec
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 
 import torch
 
@@ -43,7 +42,8 @@ class History:
         self.last = step.last
 
     def after(self, sent: int, settled: int) -> Iterator[Step]:
-        """What a successor that has the steps up to `sent` still needs.
+        """What a successor that has the steps up to `sent` still needs: all, those after `settled`, or the rest of
+        what this gave for the same `settled` before.
 
         Steps up to `settled` come merged, at most 512 tokens at once, in the order that the rows had by then; newer
         ones as they were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
@@ -51,27 +51,37 @@ class History:
         settled = min(settled, self.last)
         start = bisect(self.steps, sent, key=lambda step: step.last)
         middle = max(start, bisect(self.steps, settled, key=lambda step: step.last))
-        ordered = sent  # up to which step the successor's rows are in order
-        for step in chain(_merged(self._reordered(self.steps[start:middle], settled)), self.steps[middle:]):
-            target = max(step.last, settled)
-            past = self._order(ordered, target) if step.position else ()  # where nothing is past, nothing is reordered
-            yield replace(step, first=sent + 1, reorder=past)
-            sent, ordered = step.last, target
+        for step in _merged(self._reordered(self.steps[start:middle], settled)):
+            yield replace(step, first=sent + 1, reorder=())
+            sent = step.last
+        for step in self.steps[middle:]:
+            for cut in self._cut_reorders(step, max(sent, settled)):
+                yield replace(cut, first=sent + 1)
+                sent = cut.last
+            order = step.reorder if step.position else ()  # where nothing is past, nothing is reordered
+            yield replace(step, first=sent + 1, reorder=order)
+            sent = step.last
 
-    def _order(self, after: int, last: int) -> Order:
-        """Which row each row continues over the steps from `after` to `last`, those cut included."""
+    def _cut_reorders(self, step: Step, after: int) -> Iterator[Step]:
+        """The reorders between step `after` and this one whose own positions were rolled back since.
+
+        A successor may have done some of them, so each goes by its own number, with a token that the step takes back.
+        """
+        if step.position:
+            for last, order in self._orders_of(after, step.last - 1):
+                yield replace(step, last=last, hidden=step.hidden[:, :1], reorder=order)
+
+    def _orders_of(self, after: int, last: int) -> list[tuple[int, Order]]:
+        """The reorders of the steps from `after` to `last`, those cut included."""
         start, stop = (bisect(self._orders, number, key=lambda order: order[0]) for number in (after, last))
-        composed: Order = ()
-        for _, order in self._orders[start:stop]:
-            composed = tuple(composed[row] for row in order) if composed else order
-        return composed
+        return self._orders[start:stop]
 
     def _reordered(self, steps: Sequence[Step], settled: int) -> list[Step]:
         """The steps with their rows in the order that they had after step `settled`."""
         rows: torch.Tensor | None = None
         result, later = [], settled
         for step in reversed(steps):
-            if order := self._order(step.last, later):
+            for _, order in reversed(self._orders_of(step.last, later)):
                 rows = torch.tensor(order) if rows is None else torch.tensor(order)[rows]
             result.append(step if rows is None else replace(step, hidden=step.hidden[rows]))
             later = step.last
