@@ -6,8 +6,9 @@ After every change each hop is told its place anew, under a higher generation, a
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from nectar_protocol.identity import PeerID
 from nectar_protocol.manifest import ModelID
@@ -15,7 +16,7 @@ from nectar_swarm.errors import SwarmError
 from nectar_swarm.frames import Kind
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open
 
-from nectar.connection import Connection, Effort
+from nectar.connection import Connection, Effort, Listener
 from nectar.errors import ClientError, NoRouteError, SessionError
 from nectar.route import Hop, Route
 from nectar.routing import Candidate
@@ -23,6 +24,7 @@ from nectar.routing import Candidate
 ROUTED_S = 6.0
 RETRY_S = 0.2
 HUNG_MS = 600_000
+AGAIN_S = 3.0  # after which nodes have refused whatever was on its way to a node that was lost
 
 log = logging.getLogger(__name__)
 
@@ -46,34 +48,40 @@ class Repair:
     seconds: float
 
 
+class Owner(Listener, Protocol):
+    """The session whose route this is."""
+
+    def opening(self, hop: Hop, place: Neighbours) -> Open:
+        """What a node is asked when its hop is new."""
+        ...
+
+    def on_placed(self) -> None:
+        """All hops have been told their places, though none may have confirmed its own."""
+
+
 class RouteKeeper:
-    """Lives in the connection's loop. `opening(hop, place)` says what a node is asked when its hop is new.
+    """Lives in the connection's loop. `number` is the session's, new whenever none of its nodes goes on with it.
 
     `broken`: the route must be mended before anything goes on. `news` is set by trouble, by confirmations, and by
     whoever else has something that the session waits for.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        number: int,
-        model: ModelID,
-        blocks: int,
-        opening: Callable[[Hop, Neighbours], Open],
-    ) -> None:
+    def __init__(self, connection: Connection, owner: Owner, model: ModelID, blocks: int) -> None:
+        self.number = connection.add(owner)
         self.route = Route(blocks)
         self.repairs: list[Repair] = []
         self.news = asyncio.Event()
         self.broken = False
-        self._connection, self._number, self._model, self._opening = connection, number, model, opening
+        self._connection, self._owner, self._model = connection, owner, model
+        self._lost_s: dict[PeerID, float] = {}  # when nodes left this session, for whatever reason
         self._reasons: list[str] = []
 
     @property
     def spans(self) -> tuple[Span, ...]:
         return tuple(Span(hop.peer, hop.start, hop.stop) for hop in self.route.hops)
 
-    async def ensure(self, last: int, answered: int, patience_s: float) -> bool:
-        """Return with a whole route; True if it was changed for that.
+    async def ensure(self, last: int, answered: int, patience_s: float) -> None:
+        """Return with a whole route.
 
         `last` is the newest step's number, `answered` that of the last answered one. Raises NoRouteError or
         SessionError when patience is over.
@@ -81,7 +89,7 @@ class RouteKeeper:
         started_s, before = time.monotonic(), self.spans
         whole = self.route.complete and not self.broken
         if whole and not (any(hop.leaving for hop in self.route.hops) and await self._leave_behind()):
-            return False
+            return
         effort = Effort.AT_HAND if before else Effort.MEET
         failure: Exception = SessionError("no node answered")
         try:
@@ -94,19 +102,19 @@ class RouteKeeper:
                         failure = error
                     if effort is Effort.FORGIVE:
                         await asyncio.sleep(RETRY_S)
-                    effort = Effort(min(effort + 1, Effort.FORGIVE))
+                    if not isinstance(failure, SessionError):  # else one more node failed; others are at hand
+                        effort = Effort(min(effort + 1, Effort.FORGIVE))
         except TimeoutError as error:
             raise self._final(failure, patience_s) from error
         if before:
             self.repairs.append(Repair(tuple(self._reasons), before, self.spans, time.monotonic() - started_s))
         self._reasons.clear()
-        return True
 
     async def _leave_behind(self) -> bool:
         """Replace nodes that said they will leave; False if nobody can, and they are used until they go."""
         leaving = [hop for hop in self.route.hops if hop.leaving]
         for hop in leaving:
-            hop.failed = True
+            self._lose(hop)
         try:
             self._replace(await self._connection.candidates(self._model, Effort.LOOK_AGAIN))
         except (ClientError, SwarmError):
@@ -119,13 +127,15 @@ class RouteKeeper:
 
     async def _mend(self, last: int, answered: int, effort: Effort) -> None:
         """One attempt at a whole route, confirmed by all its hops. Raises ClientError or SwarmError."""
+        candidates: Sequence[Candidate] = ()
+        if not self._still_complete():
+            candidates = await self._connection.candidates(self._model, effort)
         self.broken = False
-        for hop in self.route.hops:
-            hop.failed = hop.failed or self._connection.present_link(hop.peer) is None
-        if not self.route.complete:
-            self._replace(await self._connection.candidates(self._model, effort))
+        if not self._still_complete():
+            self._replace(candidates)
         self.route.generation += 1
         self._give_places(answered)
+        self._owner.on_placed()
         await self._wait_until_routed()
         # In the first generation the answer to the present step proves all hops whole; later one only the next does,
         # since the present one may have been on its way behind the hop that was replaced.
@@ -133,11 +143,35 @@ class RouteKeeper:
         for hop in self.route.hops:
             self._connection.trust_again(hop.peer)
 
+    def _still_complete(self) -> bool:
+        """Is the route complete, if hops without a link are lost?"""
+        for hop in self.route.hops:
+            if self._connection.present_link(hop.peer) is None:
+                self._lose(hop)
+        return self.route.complete
+
+    def _lose(self, hop: Hop) -> None:
+        if not hop.failed:
+            hop.failed = True
+            self._lost_s[hop.peer] = time.monotonic()
+
     def _replace(self, candidates: Sequence[Candidate]) -> None:
-        """Fill the route's gaps, and close the session on nodes that are no longer in it. Raises NoRouteError."""
-        for hop in self.route.mend(candidates):
+        """Fill the route's gaps, and close the session on nodes that are no longer in it. Raises NoRouteError.
+
+        A node that was lost may be back, but must not take what its neighbours sent to it before for what they send
+        now. So it is left out for a while, or gets the session under a new number if no other node keeps it.
+        """
+        if any(not hop.failed for hop in self.route.hops):
+            past_s = time.monotonic() - AGAIN_S
+            candidates = [one for one in candidates if self._lost_s.get(one.peer, past_s) <= past_s]
+        dropped = self.route.mend(candidates)
+        for hop in dropped:
             if link := self._connection.present_link(hop.peer):
-                link.send(self._number, Kind.CLOSE)
+                link.send(self.number, Kind.CLOSE)
+        if dropped and not any(hop.opened for hop in self.route.hops):
+            self._connection.remove(self.number)
+            self.number = self._connection.add(self._owner)
+            self._lost_s.clear()
 
     def _give_places(self, answered: int) -> None:
         for hop, place in zip(self.route.hops, self.route.places(answered), strict=True):
@@ -145,9 +179,9 @@ class RouteKeeper:
             if link is None:
                 self.fail(hop, "has closed its link")
             elif hop.opened:
-                link.send(self._number, Kind.REROUTE, place.pack())
+                link.send(self.number, Kind.REROUTE, place.pack())
             else:
-                link.send(self._number, Kind.OPEN, self._opening(hop, place).pack())
+                link.send(self.number, Kind.OPEN, self._owner.opening(hop, place).pack())
                 hop.opened = True
 
     async def _wait_until_routed(self) -> None:
@@ -185,7 +219,7 @@ class RouteKeeper:
         return computing
 
     def fail(self, hop: Hop, reason: str, *, aside: bool = True) -> None:
-        hop.failed = True
+        self._lose(hop)
         if aside:
             self._connection.set_aside(hop.peer)
         self.note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
@@ -202,14 +236,15 @@ class RouteKeeper:
 
     def on_error(self, hop: Hop, error: Error) -> SessionError | None:
         """What a hop's refusal means for the route; the error to raise if it is about the step itself."""
-        if error.generation and error.generation != self.route.generation:
+        about_link = error.code in (ErrorCode.UNREACHABLE, ErrorCode.LOST)
+        if error.generation and error.generation != self.route.generation and (about_link or hop.routed):
             return None  # about a place that was changed since
         match error.code:
             case ErrorCode.UNREACHABLE if error.peer is not None:
                 self.route.relayed.add((hop.peer, error.peer))
                 self.note(f"{hop.peer[-6:]} cannot reach {error.peer[-6:]}; their link runs through us now")
             case ErrorCode.LOST if error.peer is not None:
-                self.note(f"{hop.peer[-6:]} lost {error.peer[-6:]}: {error.text}")
+                self._on_lost(hop, error.peer, error.text)
             case ErrorCode.LEAVING if not error.generation:
                 hop.leaving = True
             case ErrorCode.MALFORMED | ErrorCode.OUT_OF_RANGE if not error.generation:
@@ -222,7 +257,14 @@ class RouteKeeper:
                 self.fail(hop, f"refused: {error.text}")
         return None
 
+    def _on_lost(self, hop: Hop, successor: PeerID, text: str) -> None:
+        """Two that have not heard of a node need not wait for its end; what only one has lost may be their link."""
+        link, lost = self._connection.present_link(successor), self.route.hop(successor)
+        if lost is not None and link is not None and link.suspected:
+            self.fail(lost, "is silent")
+        self.note(f"{hop.peer[-6:]} lost {successor[-6:]}: {text}")
+
     def on_dead(self, peer: PeerID, reason: str) -> None:
         if (hop := self.route.hop(peer)) is not None and not hop.failed:
-            hop.failed = True
+            self._lose(hop)
             self.note(f"{peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")

@@ -133,7 +133,7 @@ def _generate_in(session: Session, generate: Any, ids: Any, inputs: Any, args: A
     cache = RemoteCache(session)
     out = generate(inputs, *args, past_key_values=cache, **kwargs)
     sequences = out if isinstance(out, torch.Tensor) else out.sequences
-    if len(session.pads) != ids.shape[0]:  # rows put in for beams or samples hold a text each beyond the prompt
+    if len(session.pads) != ids.shape[0]:  # rows were put in for beams or samples: beyond the prompt they differ
         sequences = ids
     session.token_ids = sequences[:, : cache.layers[0].length]
     return out

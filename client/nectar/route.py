@@ -42,6 +42,7 @@ class Route:
         self.blocks = blocks
         self.hops: list[Hop] = []
         self.generation = 0
+        self.settled = 0  # up to which step a replay comes merged
         self.relayed: set[tuple[PeerID, PeerID]] = set()  # pairs that cannot meet; the client passes their frames on
 
     def hop(self, peer: PeerID) -> Hop | None:
@@ -96,7 +97,13 @@ class Route:
         return hops
 
     def places(self, answered: int) -> list[Neighbours]:
-        """What each hop must be told in the present generation, when steps up to `answered` have been answered."""
+        """What each hop must be told in the present generation, when steps up to `answered` have been answered.
+
+        A hop that has been sent part of a replay is sent the rest as it was merged then: its rows are in the order
+        that they had after that `settled`.
+        """
+        if not any(hop.opened and not hop.whole for hop in self.hops):
+            self.settled = answered
         return [
             Neighbours(
                 generation=self.generation,
@@ -104,7 +111,7 @@ class Route:
                 next=None if self._through_client(at) else self.hops[at + 1].peer,
                 next_addresses=() if self._through_client(at) else self.hops[at + 1].addresses,
                 sent=answered if at + 1 == len(self.hops) or self.hops[at + 1].whole else 0,
-                settled=answered,
+                settled=self.settled,
             )
             for at in range(len(self.hops))
         ]

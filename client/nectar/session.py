@@ -52,8 +52,7 @@ class Session:
         self.token_ids: torch.Tensor | None = None  # what the KV holds, if `generate` filled it
         self.position = 0
         self._connection, self._model, self._dtype = connection, model, dtype
-        self._number = connection.add(self)
-        self._keeper = RouteKeeper(connection, self._number, model, blocks, self._opening)
+        self._keeper = RouteKeeper(connection, self, model, blocks)
         self._history = History()
         self._last = self._answered = self._sent = 0
         self._answer: asyncio.Future[Step] | None = None
@@ -88,7 +87,8 @@ class Session:
     ) -> torch.Tensor:
         """Hidden states [batch, tokens, width] at `position` through all blocks; returns the last block's output.
 
-        An earlier position than the session has reached rolls it back. Raises NoRouteError when nobody serves some of
+        An earlier position than the session has reached rolls it back, and `reorder` moves its rows, also if the step
+        then fails. Raises NoRouteError when nobody serves some of
         the blocks for longer than the session's patience; the session can then be used again. Raises SessionError or
         RequestError for what waiting would not mend.
         """
@@ -106,10 +106,10 @@ class Session:
         self.pads = pads
         per_step = max(1, MAX_STEP_BYTES // (batch * width * hidden.element_size()))
         outputs = []
+        self.position = position
         for piece in torch.split(hidden.detach().cpu(), per_step, 1):  # here, so that the loop is not held up
-            outputs.append(self._connection.run(self._step(piece, position, tuple(reorder))))
-            position += piece.shape[1]
-            self.position = position
+            outputs.append(self._connection.run(self._step(piece, self.position, tuple(reorder))))
+            self.position += piece.shape[1]
             reorder = ()
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
@@ -122,8 +122,7 @@ class Session:
         stalls = 0
         try:
             while not self._answer.done():
-                if await self._keeper.ensure(self._last, self._answered, self.patience_s):
-                    self._sent = self._answered if self._keeper.route.hops[0].whole else 0
+                await self._keeper.ensure(self._last, self._answered, self.patience_s)
                 self._pump()
                 await self._wait_for_answer()
                 if not self._answer.done() and not self._keeper.broken:
@@ -161,15 +160,21 @@ class Session:
         if link is None:
             self._keeper.fail(hop, "has closed its link")
             return
-        for step in self._history.after(self._sent, self._answered):
+        for step in self._history.after(self._sent, self._keeper.route.settled):
             if link.crowded:
                 link.when_clear(self._pump)
                 return
-            link.send(self._number, Kind.STEP, step.pack())
+            link.send(self._keeper.number, Kind.STEP, step.pack())
             self._sent = step.last
 
-    def _opening(self, hop: Hop, place: Neighbours) -> Open:
+    # Called by the keeper of the route
+
+    def opening(self, hop: Hop, place: Neighbours) -> Open:
         return Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
+
+    def on_placed(self) -> None:
+        self._sent = self._answered if self._keeper.route.hops[0].whole else 0
+        self._pump()
 
     # Called by the connection
 
@@ -197,8 +202,10 @@ class Session:
         at = route.hops.index(hop)
         if at + 1 < len(route.hops):  # a link that the two could not make
             after = route.hops[at + 1].peer
-            if (hop.peer, after) in route.relayed and (link := self._connection.present_link(after)):
-                link.send(self._number, Kind.STEP, payload)
+            # What came before the confirmation of its place may be older than the session at the next node.
+            current = hop.routed == route.generation and (hop.peer, after) in route.relayed
+            if current and (link := self._connection.present_link(after)):
+                link.send(self._keeper.number, Kind.STEP, payload)
             return
         step = Step.unpack(payload)
         if step.last != self._last or self._answer is None or self._answer.done():
@@ -224,6 +231,6 @@ class Session:
         self._closed = True
         for span in self.route:
             if link := self._connection.present_link(span.peer):
-                link.send(self._number, Kind.CLOSE)
-        self._connection.remove(self._number)
+                link.send(self._keeper.number, Kind.CLOSE)
+        self._connection.remove(self._keeper.number)
         self._end_step(SessionError("the session was closed"))

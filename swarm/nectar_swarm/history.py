@@ -5,9 +5,8 @@ leaves from here, in order. So a step can never overtake the replay that its rec
 """
 
 from bisect import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Protocol
 
 import torch
@@ -119,7 +118,8 @@ class History:
         return self._merged(self.entries, self.last)
 
     def after(self, sent: int, settled: int) -> Iterator[Step]:
-        """What a successor that has the steps up to `sent` still needs.
+        """What a successor that has the steps up to `sent` still needs: all, those after `settled`, or the rest of
+        what this gave for the same `settled` before.
 
         Steps up to `settled` come merged, at most 512 tokens at once, in the order that the rows had by then; newer
         ones as they were. Numbers leave no gap: a step that was rolled back is covered by the next one that stayed.
@@ -127,22 +127,33 @@ class History:
         settled = min(settled, self.last)
         start = bisect(self.entries, sent, key=lambda entry: entry.last)
         middle = max(start, bisect(self.entries, settled, key=lambda entry: entry.last))
-        ordered = sent  # up to which step the successor's rows are in order
-        old = self._merged(self.entries[start:middle], settled)
-        parts: Iterable[Joined | Entry] = chain(old, self.entries[middle:])
-        for part in parts:
-            target = max(part.last, settled)
-            past = self._order(ordered, target) if part.position else ()  # where nothing is past, nothing is reordered
-            yield Step(sent + 1, part.last, part.position, part.load(), past)
-            sent, ordered = part.last, target
+        for part in self._merged(self.entries[start:middle], settled):
+            yield Step(sent + 1, part.last, part.position, part.load())
+            sent = part.last
+        for entry in self.entries[middle:]:
+            for step in self._steps_of(entry, max(sent, settled)):
+                yield replace(step, first=sent + 1)
+                sent = step.last
 
-    def _order(self, after: int, last: int) -> Order:
-        """Which row each row continues over the steps from `after` to `last`, those cut included."""
+    def _steps_of(self, entry: Entry, after: int) -> Iterator[Step]:
+        """The step, behind the reorders since step `after` whose own positions were rolled back.
+
+        A successor may have done some of them, so each goes by its own number, with a token that the step takes back.
+        """
+        hidden = entry.load()
+        own: Order = ()
+        # Where nothing is past, nothing is reordered.
+        for last, order in self._orders_of(after, entry.last) if entry.position else ():
+            if last == entry.last:
+                own = order
+            else:
+                yield Step(last, last, entry.position, hidden[:, :1], order)
+        yield Step(entry.last, entry.last, entry.position, hidden, own)
+
+    def _orders_of(self, after: int, last: int) -> list[tuple[int, Order]]:
+        """The reorders of the steps from `after` to `last`, those cut included."""
         start, stop = (bisect(self._orders, number, key=lambda order: order[0]) for number in (after, last))
-        composed: Order = ()
-        for _, order in self._orders[start:stop]:
-            composed = tuple(composed[row] for row in order) if composed else order
-        return composed
+        return self._orders[start:stop]
 
     def _merged(self, entries: Sequence[Entry], settled: int) -> Iterator[Joined]:
         """The entries joined, each with its rows in the order that they had after step `settled`."""
@@ -161,7 +172,7 @@ class History:
         rows: Order = ()
         result, later = [], settled
         for entry in reversed(entries):
-            if order := self._order(entry.last, later):
+            for _, order in reversed(self._orders_of(entry.last, later)):
                 rows = tuple(order[row] for row in rows) if rows else order
             result.append(replace(entry, rows=rows) if rows else entry)
             later = entry.last

@@ -130,6 +130,15 @@ def test_a_hop_that_is_not_whole_is_sent_everything_by_the_one_before(route: Rou
     assert [place.sent for place in route.places(answered=7)] == [0, 0, 7]
 
 
+def test_a_replay_that_has_begun_is_merged_as_it_was_until_its_receiver_is_whole(route: Route) -> None:
+    route.hops[1].whole = route.hops[1].opened = False
+    assert [place.settled for place in route.places(answered=7)] == [7, 7, 7]
+    route.hops[1].opened = True
+    assert [(place.sent, place.settled) for place in route.places(answered=8)] == [(0, 7), (8, 7), (8, 7)]
+    route.hops[1].whole = True
+    assert [(place.sent, place.settled) for place in route.places(answered=9)] == [(9, 9)] * 3
+
+
 def test_what_the_client_has_been_answered_is_not_sent_to_it_again(route: Route) -> None:
     for hop in route.hops:
         hop.whole = False

@@ -104,6 +104,9 @@ class Network:
         self.nodes: dict[PeerID, Node] = {}
         self.sessions: list[Session] = []
         self.aside: set[PeerID] = set()
+        self.silent: set[PeerID] = set()
+        self.efforts: list[Effort] = []
+        self.numbers = 0
 
     def join(self, candidate: Candidate) -> Node:
         self.nodes[candidate.peer] = node = Node(self, candidate)
@@ -122,6 +125,7 @@ class Network:
             peer=node.candidate.peer,
             busy_ms=0,
             crowded=False,
+            suspected=node.candidate.peer in self.silent,
             send=lambda number, kind, payload=b"": self.post(node.take, kind, payload),
         )
 
@@ -140,7 +144,8 @@ class Network:
 
     def add(self, session: Session) -> int:
         self.sessions.append(session)
-        return 7
+        self.numbers += 1
+        return self.numbers
 
     def remove(self, number: int) -> None:
         self.sessions.clear()
@@ -150,6 +155,7 @@ class Network:
         return self.link(node) if node and node.alive else None
 
     async def candidates(self, model: ModelID, effort: Effort) -> list[Candidate]:
+        self.efforts.append(effort)
         willing = [node.candidate for node in self.nodes.values() if node.alive and not node.refuses]
         return [one for one in willing if effort is Effort.FORGIVE or one.peer not in self.aside]
 
@@ -273,6 +279,94 @@ def test_a_replacement_that_dies_too_is_replaced(
     run.step(1)
     run.step(1)
     assert session.route[1].peer == third.candidate.peer
+
+
+def test_another_death_during_a_repair_is_mended_from_what_is_at_hand(
+    network: Network, three: list[Node], session: Session, candidate: Callable[..., Candidate]
+) -> None:
+    network.join(candidate(20, 2, 4, decode_s=1.0))
+    network.nodes[candidate(11, 2, 4, decode_s=0.1).peer].dies_at = 1
+    run = Run(session)
+    run.step(5)
+    network.efforts.clear()
+    network.kill(three[1])
+    run.step(1)
+    run.step(1)
+    assert set(network.efforts) == {Effort.AT_HAND}
+
+
+def test_a_node_that_is_silent_for_two_is_dead_for_both(
+    network: Network, three: list[Node], session: Session, candidate: Callable[..., Candidate]
+) -> None:
+    run = Run(session)
+    run.step(3)
+    silent = three[1].candidate.peer
+    lost = Error(ErrorCode.LOST, "has been silent", session._keeper.route.generation, silent).pack()
+    three[0].tell(Kind.ERROR, lost)
+    network.settle()
+    run.step(1)
+    assert session.route[1].peer == silent
+    network.silent.add(silent)
+    lost = Error(ErrorCode.LOST, "has been silent", session._keeper.route.generation, silent).pack()
+    three[0].tell(Kind.ERROR, lost)
+    network.settle()
+    run.step(1)
+    assert session.route[1].peer != silent
+
+
+def test_a_node_that_was_lost_and_is_back_waits_for_what_was_on_its_way_to_it(
+    network: Network, three: list[Node], session: Session, candidate: Callable[..., Candidate],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    network.nodes[candidate(11, 2, 4, decode_s=0.1).peer].alive = False
+    run = Run(session)
+    run.step(3)
+    network.kill(three[1])
+    network.settle()
+    three[1].alive, three[1].place = True, None
+    session.patience_s = 0.05
+    with pytest.raises(NoRouteError, match="2:4"):
+        session.step(torch.zeros(BATCH, 1, WIDTH), 3)
+    monkeypatch.setattr(keeper_module, "AGAIN_S", 0.0)
+    session.patience_s = 20.0
+    run.step(1)
+    assert session.route[1].peer == three[1].candidate.peer
+
+
+def test_a_session_that_no_node_keeps_begins_under_a_new_number(
+    network: Network, three: list[Node], session: Session, candidate: Callable[..., Candidate]
+) -> None:
+    run = Run(session)
+    run.step(3)
+    number = session._keeper.number
+    network.kill(three[1])
+    run.step(1)
+    assert session._keeper.number == number
+    for span in session.route:
+        network.kill(network.nodes[span.peer])
+    for node in three:
+        node.alive, node.place = True, None
+    run.step(1)
+    assert session._keeper.number != number
+    assert [span.peer for span in session.route] == [node.candidate.peer for node in three]
+
+
+def test_a_step_that_failed_has_reordered_the_rows_all_the_same(
+    network: Network, three: list[Node], session: Session
+) -> None:
+    run = Run(session)
+    run.step(3)
+    compute = three[2].compute
+    refusal = Error(ErrorCode.OUT_OF_RANGE, "not now").pack()
+    three[2].compute = lambda step: three[2].tell(Kind.ERROR, refusal)  # type: ignore[method-assign]
+    with pytest.raises(SessionError, match="not now"):
+        session.step(torch.zeros(BATCH, 1, WIDTH), 3, (1, 1))
+    assert session.position == 3
+    three[2].compute = compute  # type: ignore[method-assign]
+    network.kill(three[1])
+    run.past = run.past[[1, 1]]
+    run.step(1)
+    run.step(1)
 
 
 def test_a_busy_node_is_passed_over(three: list[Node], session: Session) -> None:
