@@ -7,7 +7,7 @@ from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import peer_id
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.errors import SwarmError
-from nectar_swarm.messages import Status
+from nectar_swarm.status import Status
 
 from nectar.connection import Connection
 

@@ -24,8 +24,8 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host, PeerAddress
 from nectar_swarm.keyfile import hold_key, load_key
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Status
 from nectar_swarm.peers import Peers
+from nectar_swarm.status import Status
 
 from nectar.loop import LoopThread
 from nectar.routing import Candidate
@@ -292,7 +292,7 @@ class Connection:
             asked = self._asked.get(session)
             if asked is not None and not asked.done():
                 with contextlib.suppress(ValueError):
-                    asked.set_result(Status.unpack(payload))
+                    asked.set_result(Status.unpack(payload, link.version))
         elif (known := self._sessions.get(session)) is not None:
             known.on_message(link, kind, payload)
 

@@ -184,7 +184,7 @@ class Session:
                 case Kind.ROUTED:
                     self._keeper.on_routed(hop, Routed.unpack(payload).generation)
                 case Kind.ERROR:
-                    if refusal := self._keeper.on_error(hop, Error.unpack(payload)):
+                    if refusal := self._keeper.on_error(hop, Error.unpack(payload, link.version)):
                         self._end_step(refusal)
         except MalformedError as error:
             self._keeper.fail(hop, f"sent a broken message: {error}")

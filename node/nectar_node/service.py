@@ -18,8 +18,9 @@ from nectar_swarm.errors import SwarmError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Status, Step
+from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 from nectar_swarm.peers import Peers
+from nectar_swarm.status import Status
 
 from nectar_node.engine import Engine
 from nectar_node.errors import GapError, StepError
@@ -33,6 +34,7 @@ MAX_SESSIONS = 4096
 MAX_WAITING_BYTES = 1 << 30  # of one session's steps, a replay among them
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
+BUSY_RETRY_MS = 2_000  # how soon somebody who found the node full may ask again
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ class Service:
             handler(link, session, payload)
         except (MalformedError, StepError) as error:
             refusal = Error(_code_of(error), str(error))
-            link.send(session, Kind.ERROR, refusal.pack())
+            link.send(session, Kind.ERROR, refusal.pack(link.version))
             known = self._sessions.get(session)
             if known is not None and link.peer == known.predecessor != known.owner:  # else a stranger could end it
                 self._tell(known, refusal)
@@ -131,13 +133,15 @@ class Service:
     def _open(self, link: Link, number: int, payload: bytes) -> None:
         request = Open.unpack(payload)
         generation = request.neighbours.generation
-        if refusal := self._reason_to_refuse(request, number):
-            link.send(number, Kind.ERROR, Error(*refusal, generation).pack())
-            return
         positions = request.batch * request.max_length
-        if not self.budget.reserve(positions):
+        refusal = self._reason_to_refuse(request, number)
+        if refusal is None and not self.budget.reserve(positions):
             text = f"{positions} positions of KV are wanted, {self.budget.free} of {self.budget.total} are free"
-            link.send(number, Kind.ERROR, Error(ErrorCode.BUSY, text, generation).pack())
+            refusal = ErrorCode.BUSY, text
+        if refusal is not None:
+            retry_after_ms = BUSY_RETRY_MS if refusal[0] is ErrorCode.BUSY else 0
+            error = Error(*refusal, generation, retry_after_ms=retry_after_ms)
+            link.send(number, Kind.ERROR, error.pack(link.version))
             return
         cache = self.span.new_cache(request.start, request.stop)
         session = Session(number, link.peer, request, cache, positions, self._loop.time())
@@ -196,15 +200,16 @@ class Service:
             device=self.about.device,
             dtype=str(self.span.dtype).removeprefix("torch."),
             version=self.about.version,
+            decode_us=self.speed.decode_us,
         )
-        link.send(number, Kind.STATUS, status.pack())
+        link.send(number, Kind.STATUS, status.pack(link.version))
 
     def _owned(self, link: Link, number: int, generation: int) -> Session | None:
         session = self._sessions.get(number)
         if session is not None and session.owner == link.peer:
             return session
         error = Error(ErrorCode.UNKNOWN_SESSION, "there is no such session of yours here", generation)
-        link.send(number, Kind.ERROR, error.pack())
+        link.send(number, Kind.ERROR, error.pack(link.version))
         return None
 
     # A session's place in its route
@@ -279,12 +284,13 @@ class Service:
 
     def _tell(self, session: Session, error: Error) -> None:
         if owner := self.peers.link(session.owner):
-            owner.send(session.number, Kind.ERROR, error.pack())
+            owner.send(session.number, Kind.ERROR, error.pack(owner.version))
 
     def _refuse(self, parked: Parked) -> None:
         if link := self.peers.link(parked.peer):
             code = ErrorCode.DENIED if parked.session in self._sessions else ErrorCode.UNKNOWN_SESSION
-            link.send(parked.session, Kind.ERROR, Error(code, "you are not this session's predecessor here").pack())
+            error = Error(code, "you are not this session's predecessor here")
+            link.send(parked.session, Kind.ERROR, error.pack(link.version))
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.number, None)

@@ -15,7 +15,7 @@ from nectar_swarm.errors import WireError
 from nectar_swarm.frames import Decoder, Kind, Message, encode
 from nectar_swarm.messages import Hello, Ping
 
-WIRE_VERSIONS = Hello(oldest=1, newest=1)
+WIRE_VERSIONS = Hello(oldest=1, newest=2)
 READ_SIZE = 256 << 10
 CROWDED = 64 << 20
 MAX_BACKLOG = 256 << 20  # a peer that reads nothing for so long loses its link

@@ -20,7 +20,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 
-BLOCKS, BATCH, WIDTH = 6, 2, 4
+BLOCKS, BATCH, WIDTH, VERSION = 6, 2, 4, 2
 MODEL = ModelID(b"m" * 32)
 
 
@@ -45,7 +45,7 @@ class Node:
             case Kind.OPEN:
                 request = Open.unpack(payload)
                 if self.refuses:
-                    self.tell(Kind.ERROR, Error(self.refuses, "not now", request.neighbours.generation).pack())
+                    self.tell(Kind.ERROR, Error(self.refuses, "not now", request.neighbours.generation).pack(VERSION))
                     return
                 assert self.place is None, "the session is open here already"
                 self.opened, self.accepted, self.history = self.opened + 1, 0, History()
@@ -62,7 +62,7 @@ class Node:
     def settle_in(self, place: Neighbours) -> None:
         self.place, self.sent = place, place.sent
         if place.next in self.unreachable:
-            self.tell(Kind.ERROR, Error(ErrorCode.UNREACHABLE, "no way", place.generation, place.next).pack())
+            self.tell(Kind.ERROR, Error(ErrorCode.UNREACHABLE, "no way", place.generation, place.next).pack(VERSION))
             return
         self.tell(Kind.ROUTED, Routed(place.generation).pack())
         self.pump()
@@ -120,6 +120,7 @@ class Network:
     def link(self, node: Node) -> Any:
         return SimpleNamespace(
             peer=node.candidate.peer,
+            version=VERSION,
             busy_ms=0,
             crowded=False,
             send=lambda number, kind, payload=b"": self.post(node.take, kind, payload),
@@ -292,7 +293,7 @@ def test_nodes_that_cannot_meet_are_joined_through_the_client(three: list[Node],
 def test_a_leaving_node_is_left_without_a_break(network: Network, three: list[Node], session: Session) -> None:
     run = Run(session)
     run.step(3)
-    three[1].tell(Kind.ERROR, Error(ErrorCode.LEAVING, "this node is about to leave").pack())
+    three[1].tell(Kind.ERROR, Error(ErrorCode.LEAVING, "this node is about to leave").pack(VERSION))
     network.settle()
     three[1].refuses = ErrorCode.LEAVING
     run.step(1)
@@ -308,7 +309,7 @@ def test_a_leaving_node_that_nobody_can_replace_is_used_until_it_goes(
     network.nodes[candidate(11, 2, 4, decode_s=0.1).peer].alive = False
     run = Run(session)
     run.step(3)
-    three[1].tell(Kind.ERROR, Error(ErrorCode.LEAVING, "this node is about to leave").pack())
+    three[1].tell(Kind.ERROR, Error(ErrorCode.LEAVING, "this node is about to leave").pack(VERSION))
     network.settle()
     three[1].refuses = ErrorCode.LEAVING
     run.step(1)
@@ -361,7 +362,7 @@ def test_nobody_at_all_is_an_error_that_names_all_blocks(session: Session) -> No
 def test_a_refused_step_ends_with_the_nodes_reason(network: Network, three: list[Node], session: Session) -> None:
     run = Run(session)
     run.step(2)
-    refusal = Error(ErrorCode.OUT_OF_RANGE, "too wide").pack()
+    refusal = Error(ErrorCode.OUT_OF_RANGE, "too wide").pack(VERSION)
     three[0].compute = lambda step: three[0].tell(Kind.ERROR, refusal)  # type: ignore[method-assign]
     with pytest.raises(SessionError, match="refused a step: too wide"):
         session.step(torch.zeros(BATCH, 1, WIDTH), 2)

@@ -25,8 +25,9 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.host import Host, Listen
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Status, Step
+from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 from nectar_swarm.peers import Peers
+from nectar_swarm.status import Status
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODEL = ModelID(b"m" * 32)
@@ -37,9 +38,12 @@ NOBODY = Identity.from_seed(b"x" * 32).peer_id
 LOOPBACK = Listen("127.0.0.1")
 module_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
 Message = Routed | Step | Error | Status
-READERS: dict[Kind, Callable[[bytes], Message]] = {
-    Kind.ROUTED: Routed.unpack, Kind.STEP: Step.unpack, Kind.ERROR: Error.unpack, Kind.STATUS: Status.unpack,
-}  # fmt: skip
+READERS: dict[Kind, Callable[[bytes, int], Message]] = {
+    Kind.ROUTED: lambda payload, version: Routed.unpack(payload),
+    Kind.STEP: lambda payload, version: Step.unpack(payload),
+    Kind.ERROR: Error.unpack,
+    Kind.STATUS: Status.unpack,
+}
 numbers = count(1)
 
 
@@ -52,7 +56,7 @@ class HandMade:
         self.inbox: dict[int, asyncio.Queue[tuple[PeerID, Message]]] = defaultdict(asyncio.Queue)
 
     def on_message(self, link: Link, session: int, kind: Kind, payload: bytes) -> None:
-        self.inbox[session].put_nowait((link.peer, READERS[kind](payload)))
+        self.inbox[session].put_nowait((link.peer, READERS[kind](payload, link.version)))
 
     def on_dead(self, peer: PeerID, reason: str) -> None: ...
 
@@ -413,6 +417,7 @@ async def test_a_full_node_is_busy_until_somebody_closes(client: HandMade) -> No
     await client.open(request(max_length=KV), first)
     refused = await client.refusal(second, request(max_length=1))
     assert refused.code is ErrorCode.BUSY
+    assert refused.retry_after_ms == service_module.BUSY_RETRY_MS
     assert refused.text == f"1 positions of KV are wanted, 0 of {KV} are free"
     client.send(first, b"", Kind.CLOSE)
     await client.open(request(max_length=KV), second)

@@ -132,21 +132,21 @@ async def test_a_peer_of_a_later_version_alone_is_refused_on_both_sides(
     heard: list[bytes] = []
 
     async def greet(peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(encode(0, Kind.HELLO, Hello(2, 2).pack())[0])
+        writer.write(encode(0, Kind.HELLO, Hello(3, 3).pack())[0])
         heard.append(await reader.read(1000))
         heard.append(await reader.read(1000))
         writer.close()
 
     await later.serve(PROTOCOL, greet)
-    with pytest.raises(WireError, match="speaks wire versions 2 to 2, we speak 1 to 1"):
+    with pytest.raises(WireError, match="speaks wire versions 3 to 3, we speak 1 to 2"):
         await one.peers.connect(later.peer_id, await later.addresses())
     await eventually(lambda: len(heard) == 2)
-    assert heard == [encode(0, Kind.HELLO, Hello(1, 1).pack())[0], b""]
+    assert heard == [encode(0, Kind.HELLO, Hello(1, 2).pack())[0], b""]
 
     await later.connect(one.id, one.addresses)
     _, writer = await later.open_stream(one.id, PROTOCOL)
     await greet(None, _, writer)
-    assert heard[2:] == [encode(0, Kind.HELLO, Hello(1, 1).pack())[0], b""]
+    assert heard[2:] == [encode(0, Kind.HELLO, Hello(1, 2).pack())[0], b""]
     assert one.peers.link(later.peer_id) is None
     assert not one.handler.deaths
 
