@@ -15,10 +15,11 @@ from nectar_swarm.errors import SwarmError
 from nectar_swarm.frames import Kind
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open
 
-from nectar.connection import Connection, Effort
+from nectar.connection import Connection
 from nectar.errors import ClientError, NoRouteError, SessionError
 from nectar.route import Hop, Route
 from nectar.routing import Candidate
+from nectar.scout import Effort
 
 ROUTED_S = 6.0
 RETRY_S = 0.2
@@ -58,10 +59,10 @@ class RouteKeeper:
         connection: Connection,
         number: int,
         model: ModelID,
-        blocks: int,
+        route: Route,
         opening: Callable[[Hop, Neighbours], Open],
     ) -> None:
-        self.route = Route(blocks)
+        self.route = route
         self.repairs: list[Repair] = []
         self.news = asyncio.Event()
         self.broken = False
@@ -108,7 +109,9 @@ class RouteKeeper:
         for hop in leaving:
             hop.failed = True
         try:
-            self._replace(await self._connection.candidates(self._model, Effort.LOOK_AGAIN))
+            candidates = await self._candidates(Effort.LOOK_AGAIN)
+            gone = {hop.peer for hop in leaving}  # the directory may not have heard of it yet
+            self._replace([one for one in candidates if one.peer not in gone])
         except (ClientError, SwarmError):
             for hop in leaving:
                 hop.failed = hop.leaving = False
@@ -123,15 +126,27 @@ class RouteKeeper:
         for hop in self.route.hops:
             hop.failed = hop.failed or self._connection.present_link(hop.peer) is None
         if not self.route.complete:
-            self._replace(await self._connection.candidates(self._model, effort))
+            self._replace(await self._candidates(effort))
         self.route.generation += 1
         self._give_places(answered)
         await self._wait_until_routed()
         # In the first generation the answer to the present step proves all hops whole; later one only the next does,
         # since the present one may have been on its way behind the hop that was replaced.
         self.route.prove_by(last if self.route.generation == 1 else last + 1)
-        for hop in self.route.hops:
-            self._connection.trust_again(hop.peer)
+
+    def settle(self, answered: int) -> None:
+        """Step `answered` has come through: whoever proved to have it has made up for earlier failures."""
+        for hop in self.route.settle(answered):
+            self._connection.view.trust_again(hop.peer)
+
+    async def _candidates(self, effort: Effort) -> list[Candidate]:
+        """Raises SwarmError."""
+        return await self._connection.scout.candidates(
+            self._model,
+            effort,
+            trusted=self.route.trusted or frozenset(),
+            enough=self.route.filled_by,
+        )
 
     def _replace(self, candidates: Sequence[Candidate]) -> None:
         """Fill the route's gaps, and close the session on nodes that are no longer in it. Raises NoRouteError."""
@@ -171,7 +186,7 @@ class RouteKeeper:
     def _final(self, error: Exception, patience_s: float) -> ClientError:
         if isinstance(error, NoRouteError):
             lost = f"; lost: {'; '.join(self._reasons[-3:])}" if self._reasons else ""
-            return NoRouteError(error.missing, f" (waited {patience_s:g} s{lost})")
+            return type(error)(error.missing, f"{error.hint} (waited {patience_s:g} s{lost})")
         return SessionError(f"no route for this session within {patience_s:g} s: {error}")
 
     def check_computing(self) -> bool:
@@ -187,7 +202,7 @@ class RouteKeeper:
     def fail(self, hop: Hop, reason: str, *, aside: bool = True) -> None:
         hop.failed = True
         if aside:
-            self._connection.set_aside(hop.peer)
+            self._connection.view.set_aside(hop.peer)
         self.note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
 
     def note(self, reason: str) -> None:
@@ -216,6 +231,9 @@ class RouteKeeper:
                 return SessionError(f"{hop.peer} refused a step: {error.text}")
             case ErrorCode.DENIED if not error.generation:
                 log.info("%s refused a step that came too late", hop.peer)
+            case ErrorCode.BUSY:
+                self._connection.view.leave_alone(hop.peer, error.retry_after_ms / 1000)
+                self.fail(hop, f"refused: {error.text}", aside=False)
             case ErrorCode.EXPIRED:
                 self.fail(hop, "ended the session: " + error.text, aside=False)
             case _:

@@ -116,7 +116,7 @@ async def test_a_client_reads_a_node_of_version_1(start_node: Any, host: Host) -
         return link.version
 
     try:
-        status = await asyncio.to_thread(connection.run, connection.ask(host.peer_id, addresses))
+        status = await asyncio.to_thread(connection.run, connection.scout.ask(host.peer_id, addresses))
         assert (status.kv_free, status.name, status.wait_us, status.decode_us) == (7, "old", 0, 0)
         assert await asyncio.to_thread(connection.run, open_session()) == 1
         async with asyncio.timeout(HANGS_S):
