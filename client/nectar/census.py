@@ -7,7 +7,7 @@ from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import peer_id
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.errors import SwarmError
-from nectar_swarm.messages import Status
+from nectar_swarm.status import Status
 
 from nectar.connection import Connection
 
@@ -54,8 +54,8 @@ class SeenModel:
 async def take_census(connection: Connection) -> list[SeenModel]:
     """Runs in the connection's loop. Raises SwarmError if the directory cannot be read."""
     models = []
-    for model in await connection.models():
-        announcements = await connection.nodes(model, fresh=True)
+    for model in await connection.scout.models():
+        announcements = await connection.scout.nodes(model, fresh=True)
         statuses = await asyncio.gather(*(_status(connection, one) for one in announcements))
         seen = [SeenNode(one, status) for one, status in zip(announcements, statuses, strict=True)]
         seen.sort(key=lambda node: (node.announcement.start, node.announcement.stop, node.announcement.node))
@@ -66,6 +66,6 @@ async def take_census(connection: Connection) -> list[SeenModel]:
 
 async def _status(connection: Connection, node: Announcement) -> Status | None:
     try:
-        return await connection.ask(peer_id(node.node), node.addresses)
+        return await connection.scout.ask(peer_id(node.node), node.addresses)
     except SwarmError:
         return None

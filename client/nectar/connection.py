@@ -1,4 +1,4 @@
-"""This process's place in a swarm as a client: links, the directory, and who is set aside for a while.
+"""This process's place in a swarm as a client: its p2pd, its links, its sessions.
 
 Its identity on the network is thrown away with it, unless a key is given, so that nodes cannot tell users apart.
 Everything runs in the loop of a thread of its own; methods without `async` may be called from any other thread.
@@ -11,29 +11,24 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from nectar_protocol.announcement import Announcement, NodeState
-from nectar_protocol.identity import PeerID, PublicKey, peer_id
-from nectar_protocol.manifest import ModelID
-from nectar_swarm.directory import REFRESH_S, Directory
+from nectar_protocol.address import Address
+from nectar_protocol.identity import PeerID
+from nectar_swarm.directory import Directory
 from nectar_swarm.errors import SwarmError, UnreachableError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host, PeerAddress
 from nectar_swarm.keyfile import hold_key, load_key
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Status
 from nectar_swarm.peers import Peers
 
 from nectar.loop import LoopThread
-from nectar.routing import Candidate
+from nectar.scout import Scout
+from nectar.view import View
 
-MEET_S = 2.0
-MAX_MET = 32
-ASIDE_S, MAX_ASIDE_S = 1.0, 60.0
-FRESH_S = 0.5
+LINGER_S = 120.0  # after its last session, a connection is still in use
 Result = TypeVar("Result")
 
 
@@ -47,19 +42,6 @@ class Listener(Protocol):
     def abandon(self) -> None: ...
 
 
-class Effort(IntEnum):
-    """How far to look for nodes; each goes beyond the one before.
-
-    AT_HAND: those known and linked already, which costs no round trip; MEET: others that are known too; LOOK_AGAIN:
-    whom the directory names now; FORGIVE: also those set aside.
-    """
-
-    AT_HAND = 0
-    MEET = 1
-    LOOK_AGAIN = 2
-    FORGIVE = 3
-
-
 class Connection:
     """Made by `Connection.open`, which raises UnreachableError or HostError; ended by `close`."""
 
@@ -71,6 +53,8 @@ class Connection:
         link_delay_s: float = 0.0,
     ) -> None:
         self.initial_peers = tuple(initial_peers)
+        self.view = View()
+        self.scout = Scout(self, self.view)
         self._allowed, self._link_delay_s = allowed, link_delay_s
         self._key_file = Path(key_file) if key_file else None
         self._thread = LoopThread("nectar")
@@ -80,9 +64,7 @@ class Connection:
         self._peers: Peers | None = None
         self._refresher: asyncio.Task[None] | None = None
         self._sessions: dict[int, Listener] = {}
-        self._asked: dict[int, asyncio.Future[Status]] = {}
-        self._known: dict[ModelID, tuple[float, dict[PublicKey, Announcement]]] = {}
-        self._aside: dict[PeerID, tuple[float, int]] = {}  # until when, and how many times in a row
+        self._used_s = float("-inf")
         self._held_key: BinaryIO | None = None  # one identity must not be two peers
         self._closed = False
 
@@ -144,108 +126,38 @@ class Connection:
 
     def remove(self, number: int) -> None:
         self._sessions.pop(number, None)
+        self._used_s = time.monotonic()
+
+    @property
+    def in_use(self) -> bool:
+        """Are there sessions, or have there been lately, so that there may soon be others?"""
+        return bool(self._sessions) or time.monotonic() - self._used_s < LINGER_S
 
     # In the loop
 
-    async def link(self, peer: PeerID, addresses: Sequence[Any]) -> Link:
+    async def link(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         """The link to a peer. Raises SwarmError."""
-        peers = await self._ensure_alive()
+        _, peers = await self._ensure_alive()
         return await peers.connect(peer, addresses)
 
     def present_link(self, peer: PeerID) -> Link | None:
         return self._peers.link(peer) if self._peers else None
 
-    async def nodes(self, model: ModelID, *, fresh: bool = False) -> list[Announcement]:
-        """The nodes that announce a model and do not leave: those known, or if `fresh` as of half a second ago.
+    async def directory(self) -> Directory:
+        """The swarm's directory. Raises SwarmError."""
+        directory, _ = await self._ensure_alive()
+        return directory
 
-        What was read before counts until it expires, so that a directory in trouble hides nobody. Raises SwarmError.
-        """
-        now_s, now_ms = asyncio.get_running_loop().time(), time.time() * 1000
-        read_s, said = self._known.get(model, (-REFRESH_S, {}))
-        known = {public: node for public, node in said.items() if node.expires_ms > now_ms}
-        if not known or (fresh and now_s - read_s > FRESH_S):
-            await self._ensure_alive()
-            assert self._directory is not None
-            for node in await self._directory.nodes(model):
-                if node.node not in known or node.issued_ms > known[node.node].issued_ms:
-                    known[node.node] = node
-            self._known[model] = (now_s, known)
-        return [node for node in known.values() if node.state is not NodeState.LEAVING]
-
-    async def _keep_fresh(self) -> None:
-        """While there are sessions, read the directory and meet who is new: a spare is needed in a hurry."""
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            for model in list(self._known) if self._sessions else ():
-                with contextlib.suppress(SwarmError):
-                    await self.candidates(model, Effort.LOOK_AGAIN)
-
-    async def models(self) -> list[ModelID]:
-        """The models of this swarm. Raises SwarmError."""
-        await self._ensure_alive()
-        assert self._directory is not None
-        return await self._directory.models()
-
-    async def candidates(self, model: ModelID, effort: Effort) -> list[Candidate]:
-        """The nodes that serve this model and answer, with their round trips. Raises SwarmError."""
-        now_s = asyncio.get_running_loop().time()
-        nodes = [
-            node
-            for node in await self.nodes(model, fresh=effort >= Effort.LOOK_AGAIN)
-            if node.state is NodeState.SERVING
-            and (effort >= Effort.FORGIVE or self._aside.get(peer_id(node.node), (0.0, 0))[0] <= now_s)
-            and (effort > Effort.AT_HAND or self._at_hand(peer_id(node.node)))
-        ]
-        # The fastest first, if there are more than we want to hold links to.
-        nodes = sorted(nodes, key=lambda node: node.decode_us / (node.stop - node.start))[:MAX_MET]
-        met = await asyncio.gather(*(self._meet(node) for node in nodes))
-        return [candidate for candidate in met if candidate is not None]
-
-    def _at_hand(self, peer: PeerID) -> bool:
-        link = self.present_link(peer)
-        return link is not None and not link.suspected
-
-    async def _meet(self, node: Announcement) -> Candidate | None:
-        peer = peer_id(node.node)
-        try:
-            async with asyncio.timeout(MEET_S):
-                link = await self.link(peer, node.addresses)
-                await link.measured.wait()
-        except (SwarmError, TimeoutError):
-            self.set_aside(peer)
-            return None
-        return Candidate(peer, node.addresses, node.start, node.stop, node.decode_us / 1e6, link.rtt_s or 0.0)
-
-    async def ask(self, peer: PeerID, addresses: Sequence[Any]) -> Status:
-        """What a node says of itself. Raises SwarmError."""
-        link = await self.link(peer, addresses)
-        number = secrets.randbits(63)
-        self._asked[number] = asyncio.get_running_loop().create_future()
-        try:
-            link.send(number, Kind.ASK)
-            async with asyncio.timeout(MEET_S):
-                return await self._asked[number]
-        except TimeoutError as error:
-            raise UnreachableError(f"{peer} did not say how it is within {MEET_S:g} s") from error
-        finally:
-            del self._asked[number]
-
-    def set_aside(self, peer: PeerID) -> None:
-        """Leave a peer out for a second, and twice as long each further time in a row."""
-        _, times = self._aside.get(peer, (0.0, 0))
-        until_s = asyncio.get_running_loop().time() + min(ASIDE_S * 2**times, MAX_ASIDE_S)
-        self._aside[peer] = (until_s, times + 1)
-
-    def trust_again(self, peer: PeerID) -> None:
-        self._aside.pop(peer, None)
-
-    async def _ensure_alive(self) -> Peers:
+    async def _ensure_alive(self) -> tuple[Directory, Peers]:
         """Join the swarm, or join it again if p2pd has ended under us. Raises SwarmError."""
         async with self._lock:
-            if self._peers is not None and self._host is not None and not self._host.ended.is_set():
-                return self._peers
+            if self._closed:
+                raise UnreachableError("this connection is closed; open another")
+            if self._peers and self._directory and self._host and not self._host.ended.is_set():
+                return self._directory, self._peers
             if self._peers is not None:
                 await self._leave()
+                self.view.trust_everybody()  # it was our own p2pd that ended all those links
             self._host = await Host.start(key_file=self._key_file)
             try:
                 self._directory = await Directory.join(
@@ -256,18 +168,15 @@ class Connection:
                 raise
             self._peers = Peers(self._host, self, allowed=self._allowed, delay_s=self._link_delay_s)
             await self._peers.start()
-            self._refresher = asyncio.create_task(self._keep_fresh())
-            return self._peers
+            if self._refresher is None:
+                self._refresher = asyncio.create_task(self.scout.keep_fresh(lambda: self.in_use))
+            return self._directory, self._peers
 
     def _meeting_points(self) -> list[PeerAddress]:
         """The initial peers, and every node we have heard of, in case none of those is left."""
-        known = [node for _, nodes in self._known.values() for node in nodes.values()]
-        others = [PeerAddress(peer_id(node.node), node.addresses) for node in known]
-        return list({peer.peer: peer for peer in (*self.initial_peers, *others)}.values())
+        return list({peer.peer: peer for peer in (*self.initial_peers, *self.view.peers)}.values())
 
     async def _leave(self) -> None:
-        if self._refresher is not None:
-            self._refresher.cancel()
         peers, directory, host = self._peers, self._directory, self._host
         self._peers = self._directory = self._host = None
         for part in (peers, directory, host):
@@ -289,15 +198,13 @@ class Connection:
 
     def on_message(self, link: Link, session: int, kind: Kind, payload: bytes) -> None:
         if kind is Kind.STATUS:
-            asked = self._asked.get(session)
-            if asked is not None and not asked.done():
-                with contextlib.suppress(ValueError):
-                    asked.set_result(Status.unpack(payload))
+            self.scout.on_status(link, session, payload)
         elif (known := self._sessions.get(session)) is not None:
             known.on_message(link, kind, payload)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
-        self.set_aside(peer)
+        self.view.set_aside(peer)
+        self.scout.alarm()
         for session in list(self._sessions.values()):
             session.on_dead(peer, reason)
 

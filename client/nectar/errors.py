@@ -10,10 +10,24 @@ class ClientError(Exception):
 class NoRouteError(ClientError):
     """No chain of nodes serves all of the model's blocks; `missing` holds the spans that nobody serves."""
 
+    reason = "nobody serves blocks {spans} of this model"
+
     def __init__(self, missing: Sequence[tuple[int, int]], hint: str = "") -> None:
-        self.missing = tuple(missing)
+        self.missing, self.hint = tuple(missing), hint
         spans = ", ".join(f"{start}:{stop}" for start, stop in missing)
-        super().__init__(f"nobody serves blocks {spans} of this model{hint}")
+        super().__init__(self.reason.format(spans=spans) + hint)
+
+
+class UntrustedError(NoRouteError):
+    """No trusted peer serves the block at one end, or at both; `missing` holds these."""
+
+    reason = "no trusted peer serves blocks {spans} of this model, where your text goes in or comes out"
+
+
+class NoRoomError(NoRouteError):
+    """All nodes that serve some of the blocks are full; `missing` holds these blocks."""
+
+    reason = "no node that serves blocks {spans} of this model has KV left for this session"
 
 
 class SessionError(ClientError):

@@ -16,10 +16,11 @@ from nectar_swarm.errors import SwarmError
 from nectar_swarm.frames import Kind
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open
 
-from nectar.connection import Connection, Effort, Listener
+from nectar.connection import Connection, Listener
 from nectar.errors import ClientError, NoRouteError, SessionError
 from nectar.route import Hop, Route
 from nectar.routing import Candidate
+from nectar.scout import Effort
 
 ROUTED_S = 6.0
 RETRY_S = 0.2
@@ -66,9 +67,9 @@ class RouteKeeper:
     whoever else has something that the session waits for.
     """
 
-    def __init__(self, connection: Connection, owner: Owner, model: ModelID, blocks: int) -> None:
+    def __init__(self, connection: Connection, owner: Owner, model: ModelID, route: Route) -> None:
         self.number = connection.add(owner)
-        self.route = Route(blocks)
+        self.route = route
         self.repairs: list[Repair] = []
         self.news = asyncio.Event()
         self.broken = False
@@ -116,7 +117,9 @@ class RouteKeeper:
         for hop in leaving:
             self._lose(hop)
         try:
-            self._replace(await self._connection.candidates(self._model, Effort.LOOK_AGAIN))
+            candidates = await self._candidates(Effort.LOOK_AGAIN)
+            gone = {hop.peer for hop in leaving}  # the directory may not have heard of it yet
+            self._replace([one for one in candidates if one.peer not in gone])
         except (ClientError, SwarmError):
             for hop in leaving:
                 hop.failed = hop.leaving = False
@@ -129,7 +132,7 @@ class RouteKeeper:
         """One attempt at a whole route, confirmed by all its hops. Raises ClientError or SwarmError."""
         candidates: Sequence[Candidate] = ()
         if not self._still_complete():
-            candidates = await self._connection.candidates(self._model, effort)
+            candidates = await self._candidates(effort)
         self.broken = False
         if not self._still_complete():
             self._replace(candidates)
@@ -140,8 +143,20 @@ class RouteKeeper:
         # In the first generation the answer to the present step proves all hops whole; later one only the next does,
         # since the present one may have been on its way behind the hop that was replaced.
         self.route.prove_by(last if self.route.generation == 1 else last + 1)
-        for hop in self.route.hops:
-            self._connection.trust_again(hop.peer)
+
+    def settle(self, answered: int) -> None:
+        """Step `answered` has come through: whoever proved to have it has made up for earlier failures."""
+        for hop in self.route.settle(answered):
+            self._connection.view.trust_again(hop.peer)
+
+    async def _candidates(self, effort: Effort) -> list[Candidate]:
+        """Raises SwarmError."""
+        return await self._connection.scout.candidates(
+            self._model,
+            effort,
+            trusted=self.route.trusted or frozenset(),
+            enough=self.route.filled_by,
+        )
 
     def _still_complete(self) -> bool:
         """Is the route complete, if hops without a link are lost?"""
@@ -205,7 +220,7 @@ class RouteKeeper:
     def _final(self, error: Exception, patience_s: float) -> ClientError:
         if isinstance(error, NoRouteError):
             lost = f"; lost: {'; '.join(self._reasons[-3:])}" if self._reasons else ""
-            return NoRouteError(error.missing, f" (waited {patience_s:g} s{lost})")
+            return type(error)(error.missing, f"{error.hint} (waited {patience_s:g} s{lost})")
         return SessionError(f"no route for this session within {patience_s:g} s: {error}")
 
     def check_computing(self) -> bool:
@@ -221,7 +236,7 @@ class RouteKeeper:
     def fail(self, hop: Hop, reason: str, *, aside: bool = True) -> None:
         self._lose(hop)
         if aside:
-            self._connection.set_aside(hop.peer)
+            self._connection.view.set_aside(hop.peer)
         self.note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
 
     def note(self, reason: str) -> None:
@@ -251,6 +266,9 @@ class RouteKeeper:
                 return SessionError(f"{hop.peer} refused a step: {error.text}")
             case ErrorCode.DENIED if not error.generation:
                 log.info("%s refused a step that came too late", hop.peer)
+            case ErrorCode.BUSY:
+                self._connection.view.leave_alone(hop.peer, error.retry_after_ms / 1000)
+                self.fail(hop, f"refused: {error.text}", aside=False)
             case ErrorCode.EXPIRED:
                 self.fail(hop, "ended the session: " + error.text, aside=False)
             case _:

@@ -1,12 +1,13 @@
 """A causal language model whose blocks run in a swarm. generate() and everything around it is Transformers' own."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from nectar_protocol.identity import PeerID
+from nectar_protocol.errors import IdentityError
+from nectar_protocol.identity import PeerID, parse_peer_id
 from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
@@ -21,6 +22,7 @@ from nectar.connection import Connection, shared_connection
 from nectar.errors import RequestError
 from nectar.head import share_head
 from nectar.remote import ATTENTION, RemoteCache, RemoteChain
+from nectar.routing import PeerSet
 from nectar.session import PATIENCE_S, Session
 
 DRAFT_ROOM = 64  # positions beyond the last token that drafts of speculative decoding may reach
@@ -45,14 +47,17 @@ class AutoDistributedModelForCausalLM:
         allowed_peers: Sequence[PeerID] | None = None,
         key_file: str | Path | None = None,
         patience_s: float = PATIENCE_S,
+        trusted_peers: Collection[PeerID] | None = None,
     ) -> Any:
         """A Transformers causal LM of the model's own family, connected to a swarm.
 
         `name` is a folder or a hub repository. `initial_peers` are the addresses that nodes print, or give an open
         `connection`. `allowed_peers` are the only ones to talk to; `key_file` gives this client an identity that
         lasts, for swarms that have such a list themselves. `patience_s` is how long a session waits when nobody
-        serves some of its blocks. Raises CheckpointError, UnsupportedModelError, UnreachableError or RequestError.
+        serves some of its blocks. Only `trusted_peers` run the first and the last block, from whose hidden states text
+        is recovered most easily. Raises CheckpointError, UnsupportedModelError, UnreachableError or RequestError.
         """
+        trusted = peer_set(trusted_peers)
         source = open_source(name, revision)
         anatomy = examine(load_config(source))
         model = _load(Checkpoint(source), anatomy, dtype).to(device)
@@ -62,8 +67,18 @@ class AutoDistributedModelForCausalLM:
         if connection is None:
             allowed = None if allowed_peers is None else frozenset(allowed_peers)
             connection = shared_connection(initial_peers, allowed=allowed, key_file=key_file)
-        model.attach(connection, source.manifest.model_id, patience_s)
+        model.attach(connection, source.manifest.model_id, patience_s, trusted)
         return model
+
+
+def peer_set(peers: Collection[PeerID] | None) -> PeerSet | None:
+    """Raises RequestError for what is no peer ID."""
+    try:
+        for peer in peers or ():
+            parse_peer_id(peer)
+    except IdentityError as error:
+        raise RequestError(f"trusted_peers takes peer IDs, 12D3KooW…: {error}") from error
+    return None if peers is None else frozenset(peers)
 
 
 def _distributed_class(base: Any) -> Any:
@@ -88,15 +103,22 @@ def _distributed_class(base: Any) -> Any:
 
             owner.register_forward_pre_hook(remember, with_kwargs=True)
 
-        def attach(self, connection: Connection, model: Any, patience_s: float) -> None:
+        def attach(self, connection: Connection, model: Any, patience_s: float, trusted: PeerSet | None) -> None:
             """Run the blocks over this connection."""
-            self.__dict__.update(connection=connection, model_id=model, patience_s=patience_s)
+            self.__dict__.update(connection=connection, model_id=model, patience_s=patience_s, trusted=trusted)
             self.chain.open_session = self.session
 
-        def session(self, max_length: int = 2048, *, patience_s: float | None = None) -> Session:
+        def session(
+            self,
+            max_length: int = 2048,
+            *,
+            patience_s: float | None = None,
+            trusted_peers: Collection[PeerID] | None = None,
+        ) -> Session:
             """A session that several calls of generate() share; use it in a `with` statement.
 
-            It holds at most `max_length` positions on the nodes until it is closed.
+            It holds at most `max_length` positions on the nodes until it is closed. `patience_s` and `trusted_peers`
+            are the model's own if they are not given.
             """
             return Session(
                 self.connection,
@@ -105,6 +127,7 @@ def _distributed_class(base: Any) -> Any:
                 self.dtype,
                 max_length,
                 self.patience_s if patience_s is None else patience_s,
+                self.trusted if trusted_peers is None else peer_set(trusted_peers),
             )
 
         @torch.no_grad()

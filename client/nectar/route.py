@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from nectar_protocol.address import Address
 from nectar_protocol.identity import PeerID
 from nectar_swarm.messages import Neighbours
 
-from nectar.errors import NoRouteError
-from nectar.routing import Candidate, Leg, find_route
+from nectar.errors import NoRoomError, NoRouteError, UntrustedError
+from nectar.routing import Candidate, Leg, PeerSet, find_route, missing_spans
 
 
 @dataclass(eq=False)
@@ -36,10 +37,15 @@ class Hop:
 
 
 class Route:
-    """Hops that together run all blocks, or none yet."""
+    """Hops that together run all blocks, or none yet.
 
-    def __init__(self, blocks: int) -> None:
-        self.blocks = blocks
+    Only `trusted` peers, if given, run the first and the last block. Every node needs `positions` of KV.
+    """
+
+    def __init__(self, blocks: int, trusted: PeerSet | None = None) -> None:
+        self.blocks, self.trusted = blocks, trusted
+        self.positions = 0
+        self._chance = Random()
         self.hops: list[Hop] = []
         self.generation = 0
         self.settled = 0  # up to which step a replay comes merged
@@ -58,29 +64,74 @@ class Route:
             if not hop.whole:
                 hop.proof = number
 
-    def settle(self, answered: int) -> None:
-        """Step `answered` has come through."""
-        for hop in self.hops:
-            hop.whole = hop.whole or 0 < hop.proof <= answered
+    def settle(self, answered: int) -> list[Hop]:
+        """Step `answered` has come through; returns the hops that are whole from now on."""
+        proved = [hop for hop in self.hops if not hop.whole and 0 < hop.proof <= answered]
+        for hop in proved:
+            hop.whole = True
+        return proved
+
+    def _has_room(self, candidate: Candidate) -> bool:
+        hop = self.hop(candidate.peer)
+        ours = hop is not None and hop.opened and not hop.failed  # what we hold there would be free again
+        return not candidate.busy and (ours or candidate.kv_free is None or candidate.kv_free >= self.positions)
+
+    def filled_by(self, candidates: Sequence[Candidate]) -> bool:
+        """Do these serve, with room for us, every block that the present hops do not, trusted ones at both ends?"""
+        nodes: list[Hop | Candidate] = [hop for hop in self.hops if not hop.failed]
+        nodes += [one for one in candidates if self._has_room(one)]
+        trusted = [node for node in nodes if self.trusted is None or node.peer in self.trusted]
+        return not (
+            missing_spans(nodes, 0, self.blocks)
+            or missing_spans(trusted, 0, 1)
+            or missing_spans(trusted, self.blocks - 1, self.blocks)
+        )
 
     def mend(self, candidates: Sequence[Candidate]) -> list[Hop]:
-        """Keep the hops that work, fill the gaps with the cheapest others, and return the hops that were dropped.
+        """Keep the hops that work, fill the gaps with others that cost little, and return the hops that were dropped.
 
-        When the gaps can only be filled by a node that is in the route already, or not beside what is kept, all is
-        routed anew. Raises NoRouteError, with the route as it was.
+        Nodes without room are taken only if nobody else serves some block: they may know better than what they said.
+        Raises NoRouteError, with the route as it was.
         """
-        kept = [hop for hop in self.hops if not hop.failed]
-        peers = {hop.peer for hop in kept}
-        others = [candidate for candidate in candidates if candidate.peer not in peers]
+        free = [one for one in candidates if not one.busy]
         try:
-            hops = self._fill(kept, others)
+            hops = self._mended([one for one in free if self._has_room(one)])
         except NoRouteError:
-            if not kept:
-                raise
-            hops = [Hop.of(leg) for leg in find_route(candidates, 0, self.blocks)]
+            try:
+                hops = self._mended(free)
+            except NoRouteError as error:
+                raise self._explained(error, candidates) from error
         dropped = [hop for hop in self.hops if hop not in hops]
         self.hops = hops
         return dropped
+
+    def _explained(self, error: NoRouteError, candidates: Sequence[Candidate]) -> NoRouteError:
+        """The same error, or that those who serve what is missing are busy."""
+        trusted = self.trusted if isinstance(error, UntrustedError) else None
+        busy = [
+            f"{one.kv_free or 0} on {one.peer[-6:]}"
+            for one in candidates
+            if (trusted is None or one.peer in trusted)
+            and any(one.start < stop and start < one.stop for start, stop in error.missing)
+        ]
+        if not busy:
+            return error
+        return NoRoomError(error.missing, f": {self.positions} positions are wanted, and free are {', '.join(busy)}")
+
+    def _mended(self, candidates: Sequence[Candidate]) -> list[Hop]:
+        """The hops that work with the gaps between them filled.
+
+        When the gaps can only be filled by a node that is in the route already, or not beside what is kept, all is
+        routed anew. Raises NoRouteError.
+        """
+        kept = [hop for hop in self.hops if not hop.failed]
+        peers = {hop.peer for hop in kept}
+        try:
+            return self._fill(kept, [candidate for candidate in candidates if candidate.peer not in peers])
+        except NoRouteError:
+            if not kept:
+                raise
+            return self._find(candidates, 0, self.blocks)
 
     def _fill(self, kept: Sequence[Hop], candidates: Sequence[Candidate]) -> list[Hop]:
         hops: list[Hop] = []
@@ -90,11 +141,16 @@ class Route:
             if block < stop:
                 taken = {hop.peer for hop in hops}  # by an earlier gap
                 free = [candidate for candidate in candidates if candidate.peer not in taken]
-                hops += [Hop.of(leg) for leg in find_route(free, block, stop)]
+                hops += self._find(free, block, stop)
             if hop:
                 hops.append(hop)
                 block = hop.stop
         return hops
+
+    def _find(self, candidates: Sequence[Candidate], start: int, stop: int) -> list[Hop]:
+        ends = start == 0, stop == self.blocks
+        legs = find_route(candidates, start, stop, trusted=self.trusted, ends=ends, chance=self._chance)
+        return [Hop.of(leg) for leg in legs]
 
     def places(self, answered: int) -> list[Neighbours]:
         """What each hop must be told in the present generation, when steps up to `answered` have been answered.

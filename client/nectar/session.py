@@ -21,7 +21,8 @@ from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
 from nectar.connection import Connection
 from nectar.errors import RequestError, SessionError
 from nectar.keeper import Repair, RouteKeeper, Span
-from nectar.route import Hop
+from nectar.route import Hop, Route
+from nectar.routing import PeerSet
 
 PATIENCE_S = 6.0  # with three seconds to notice a silent peer, an error comes within ten
 STALL_CHECK_S = 1.0
@@ -33,7 +34,8 @@ MAX_STEP_BYTES = 48 << 20
 class Session:
     """Made by `model.session(…)`. Not for several threads at once. `position` is the number of positions in the KV.
 
-    `patience_s` is how long a step waits for somebody to serve blocks that nobody serves any more.
+    `patience_s` is how long a step waits for somebody to serve blocks that nobody serves any more. Only `trusted`
+    peers, if given, run the first and the last block.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Session:
         dtype: torch.dtype,
         max_length: int,
         patience_s: float = PATIENCE_S,
+        trusted: PeerSet | None = None,
     ) -> None:
         if max_length < 1:
             raise RequestError(f"max_length must be at least 1, not {max_length}")
@@ -52,7 +55,7 @@ class Session:
         self.token_ids: torch.Tensor | None = None  # what the KV holds, if `generate` filled it
         self.position = 0
         self._connection, self._model, self._dtype = connection, model, dtype
-        self._keeper = RouteKeeper(connection, self, model, blocks)
+        self._keeper = RouteKeeper(connection, self, model, Route(blocks, trusted))
         self._history = History()
         self._last = self._answered = self._sent = 0
         self._answer: asyncio.Future[Step] | None = None
@@ -103,7 +106,7 @@ class Session:
                 f"positions {position} to {position + tokens} in a session that holds {self.position} of at most "
                 f"{self.max_length}; open it with a larger max_length"
             )
-        self.pads = pads
+        self.pads, self._keeper.route.positions = pads, batch * self.max_length
         per_step = max(1, MAX_STEP_BYTES // (batch * width * hidden.element_size()))
         outputs = []
         self.position = position
@@ -136,7 +139,7 @@ class Session:
         finally:
             self._answer = None
         self._answered = step.last
-        self._keeper.route.settle(step.last)
+        self._keeper.settle(step.last)
         return step.hidden
 
     async def _wait_for_answer(self) -> None:
@@ -189,7 +192,7 @@ class Session:
                 case Kind.ROUTED:
                     self._keeper.on_routed(hop, Routed.unpack(payload).generation)
                 case Kind.ERROR:
-                    if refusal := self._keeper.on_error(hop, Error.unpack(payload)):
+                    if refusal := self._keeper.on_error(hop, Error.unpack(payload, link.version)):
                         self._end_step(refusal)
         except MalformedError as error:
             self._keeper.fail(hop, f"sent a broken message: {error}")

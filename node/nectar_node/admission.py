@@ -33,6 +33,12 @@ class Admission:
         self.runner, self.archive = runner, archive
         self._engine, self._width, self._sessions, self._now_s = engine, width, sessions, now_s
 
+    @property
+    def kv_free(self) -> int:
+        """Positions that a new session could have."""
+        idle = sum(s.request.batch * s.request.max_length for s in self._sessions() if self._evictable(s))
+        return self.runner.kv_free + idle
+
     def admit(self, request: Open) -> tuple[object, Record]:
         """KV and a record for a new session. Raises FullError."""
         row_bytes = request.max_length * self._width * request.dtype.itemsize
@@ -66,9 +72,9 @@ class Admission:
         wanted = request.batch * request.max_length
         while (kv := self.runner.reserve(request.start, request.stop, request.max_length, request.pads)) is None:
             idle = [session for session in self._sessions() if self._evictable(session)]
-            if wanted > self.runner.kv_free + sum(s.request.batch * s.request.max_length for s in idle) or not idle:
+            if wanted > self.kv_free or not idle:
                 raise FullError(
-                    f"{wanted} positions of KV are wanted, {self.runner.kv_free} of {self.runner.kv_total} are free"
+                    f"{wanted} positions of KV are wanted, {self.kv_free} of {self.runner.kv_total} are free"
                 )
             self.evict(min(idle, key=lambda session: session.used_s))
         return kv

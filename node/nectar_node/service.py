@@ -18,8 +18,9 @@ from nectar_swarm.errors import SwarmError
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Status, Step
+from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 from nectar_swarm.peers import Peers
+from nectar_swarm.status import Status
 from nectar_swarm.waiting import first_of
 
 from nectar_node.admission import Admission
@@ -37,6 +38,7 @@ MAX_SESSIONS, MAX_SESSIONS_PER_OWNER = 4096, 1024
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
 COMPUTE_END_S = 10.0
+BUSY_RETRY_MS = 2_000  # how soon somebody who found the node full may ask again
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class Service:
         allowed: frozenset[PeerID] | None = None,
         delay_s: float = 0.0,
     ) -> None:
-        self.span, self.model, self.about = span, model, about
+        self.span, self.model, self.about, self._speed = span, model, about, speed
         self.leaving = False
         self.emptied = asyncio.Event()
         self._sessions: dict[int, Session] = {}
@@ -121,7 +123,7 @@ class Service:
             handler(link, session, payload)
         except (MalformedError, StepError) as error:
             refusal = Error(_code_of(error), str(error))
-            link.send(session, Kind.ERROR, refusal.pack())
+            link.send(session, Kind.ERROR, refusal.pack(link.version))
             known = self._sessions.get(session)
             if known is not None and link.peer == known.predecessor:  # else a stranger could end it
                 if link.peer != known.owner:
@@ -142,13 +144,16 @@ class Service:
     def _open(self, link: Link, number: int, payload: bytes) -> None:
         request = Open.unpack(payload)
         generation = request.neighbours.generation
-        if refusal := self._reason_to_refuse(request, number, link.peer):
-            link.send(number, Kind.ERROR, Error(*refusal, generation).pack())
-            return
-        try:
-            kv, record = self.admission.admit(request)
-        except FullError as error:
-            link.send(number, Kind.ERROR, Error(ErrorCode.BUSY, str(error), generation).pack())
+        refusal = self._reason_to_refuse(request, number, link.peer)
+        if refusal is None:
+            try:
+                kv, record = self.admission.admit(request)
+            except FullError as error:
+                refusal = ErrorCode.BUSY, str(error)
+        if refusal is not None:
+            retry_after_ms = BUSY_RETRY_MS if refusal[0] is ErrorCode.BUSY else 0
+            reply = Error(*refusal, generation, retry_after_ms=retry_after_ms)
+            link.send(number, Kind.ERROR, reply.pack(link.version))
             return
         session = Session(number, link.peer, request, kv, record, self._loop.time(), self._fail)
         self._sessions[number] = session
@@ -201,7 +206,7 @@ class Service:
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
         status = Status(
-            kv_free=self.admission.runner.kv_free,
+            kv_free=self.admission.kv_free,
             kv_total=self.admission.runner.kv_total,
             sessions=len(self._sessions),
             queued=self._engine.queued,
@@ -211,15 +216,17 @@ class Service:
             device=self.about.device,
             dtype=str(self.span.dtype).removeprefix("torch."),
             version=self.about.version,
+            wait_us=self._engine.wait_us,
+            decode_us=self._speed.decode_us,
         )
-        link.send(number, Kind.STATUS, status.pack())
+        link.send(number, Kind.STATUS, status.pack(link.version))
 
     def _owned(self, link: Link, number: int, generation: int) -> Session | None:
         session = self._sessions.get(number)
         if session is not None and session.owner == link.peer:
             return session
         error = Error(ErrorCode.UNKNOWN_SESSION, "there is no such session of yours here", generation)
-        link.send(number, Kind.ERROR, error.pack())
+        link.send(number, Kind.ERROR, error.pack(link.version))
         return None
 
     # A session's place in its route
@@ -276,7 +283,7 @@ class Service:
 
     def _tell(self, session: Session, error: Error) -> None:
         if owner := self.peers.link(session.owner):
-            owner.send(session.number, Kind.ERROR, error.pack())
+            owner.send(session.number, Kind.ERROR, error.pack(owner.version))
 
     def _fail(self, session: Session, error: StepError) -> None:
         self._tell(session, Error(_code_of(error), str(error)))
@@ -285,7 +292,8 @@ class Service:
     def _refuse(self, parked: Parked) -> None:
         if link := self.peers.link(parked.peer):
             code = ErrorCode.DENIED if parked.session in self._sessions else ErrorCode.UNKNOWN_SESSION
-            link.send(parked.session, Kind.ERROR, Error(code, "you are not this session's predecessor here").pack())
+            error = Error(code, "you are not this session's predecessor here")
+            link.send(parked.session, Kind.ERROR, error.pack(link.version))
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.number, None)

@@ -16,7 +16,7 @@ from nectar_swarm.frames import Decoder, Kind, Message
 from nectar_swarm.messages import Hello, Ping
 from nectar_swarm.outbox import Outbox
 
-WIRE_VERSIONS = Hello(oldest=1, newest=1)
+WIRE_VERSIONS = Hello(oldest=1, newest=2)
 
 OnMessage = Callable[["Link", int, Kind, bytes], None]
 

@@ -1,6 +1,7 @@
 """The messages of the wire, typed: each knows its bytes, and refuses bytes that are not its own.
 
-`None` for a neighbour means the client that owns the session.
+`None` for a neighbour means the client that owns the session. Where the layout differs between versions of the wire,
+`pack` and `unpack` take the link's.
 """
 
 import struct
@@ -36,6 +37,19 @@ class ErrorCode(IntEnum):
     MALFORMED = 16
     DENIED = 17
     OUT_OF_RANGE = 18
+
+
+def pack_text(text: str) -> bytes:
+    """A text with its length in front, cut between characters where it is too long."""
+    data = text.encode()[:MAX_TEXT].decode(errors="ignore").encode()
+    return uint(len(data), 2, "text length") + data
+
+
+def read_text(reader: Reader) -> str:
+    """Raises MalformedError."""
+    if (size := reader.uint(2)) > MAX_TEXT:
+        raise MalformedError(f"a text of {size} bytes; at most {MAX_TEXT} are read")
+    return reader.text(size)
 
 
 def _pack_peer(peer: PeerID | None) -> bytes:
@@ -236,76 +250,37 @@ class Step:
 
 @dataclass(frozen=True)
 class Error:
-    """A refusal. `peer` is the neighbour that it is about, `generation` the change that it answers (0: none)."""
+    """A refusal. `peer` is the neighbour that it is about, `generation` the change that it answers (0: none).
+
+    `retry_after_ms`, from version 2 on, advises a client that is refused for now when to ask again (0: no advice).
+    """
 
     code: ErrorCode
     text: str
     generation: int = 0
     peer: PeerID | None = None
+    retry_after_ms: int = 0
 
-    def pack(self) -> bytes:
-        text = self.text.encode()[:MAX_TEXT].decode(errors="ignore").encode()
+    def pack(self, version: int) -> bytes:
         return b"".join(
             (
                 uint(self.code, 2, "code"),
                 uint(self.generation, 4, "generation"),
                 _pack_peer(self.peer),
-                uint(len(text), 2, "text length"),
-                text,
+                uint(self.retry_after_ms, 4, "retry_after_ms") if version >= 2 else b"",
+                pack_text(self.text),
             )
         )
 
     @classmethod
-    def unpack(cls, data: bytes) -> "Error":
+    def unpack(cls, data: bytes, version: int) -> "Error":
         reader = Reader(data)
         try:
             code = ErrorCode(reader.uint(2))
         except ValueError as error:
             raise MalformedError(f"error code: {error}") from error
-        generation, peer, size = reader.uint(4), _read_peer(reader), reader.uint(2)
-        if size > MAX_TEXT:
-            raise MalformedError(f"an error text of {size} bytes")
-        text = reader.text(size)
+        generation, peer = reader.uint(4), _read_peer(reader)
+        retry_after_ms = reader.uint(4) if version >= 2 else 0
+        text = read_text(reader)
         reader.end()
-        return cls(code, text, generation, peer)
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a node says of itself when asked. All of it is a claim. KV is counted in positions of one row; `blocks` is
-    the number of blocks of the whole model.
-    """
-
-    kv_free: int
-    kv_total: int
-    sessions: int
-    queued: int
-    blocks: int
-    name: str
-    model: str
-    device: str
-    dtype: str
-    version: str
-
-    def pack(self) -> bytes:
-        texts = (self.name, self.model, self.device, self.dtype, self.version)
-        cut = [text.encode()[:MAX_TEXT].decode(errors="ignore").encode() for text in texts]
-        return (
-            uint(self.kv_free, 8, "kv_free")
-            + uint(self.kv_total, 8, "kv_total")
-            + uint(self.sessions, 4, "sessions")
-            + uint(self.queued, 4, "queued")
-            + uint(self.blocks, 2, "blocks")
-            + b"".join(uint(len(text), 2, "text length") + text for text in cut)
-        )
-
-    @classmethod
-    def unpack(cls, data: bytes) -> "Status":
-        reader = Reader(data)
-        numbers = reader.uint(8), reader.uint(8), reader.uint(4), reader.uint(4), reader.uint(2)
-        texts = []
-        for _ in range(5):
-            if (size := reader.uint(2)) > MAX_TEXT:
-                raise MalformedError(f"a text of {size} bytes")
-            texts.append(reader.text(size))
-        return cls(*numbers, *texts)
+        return cls(code, text, generation, peer, retry_after_ms)

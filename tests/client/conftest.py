@@ -1,6 +1,6 @@
-"""Small random checkpoints for the client's own part of a model, and candidates for routes."""
+"""Small random checkpoints for the client's own part of a model, candidates for routes, and swarms made by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from nectar import scout
+from nectar.connection import Connection
 from nectar.routing import Candidate
+from nectar.session import Session
 from nectar_protocol.identity import Identity
+
+from tests.client.node import BLOCKS, MODEL, Node
+from tests.client.swarm import Swarm
+
+TWIN_US = 10_000_000
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(
@@ -43,3 +51,46 @@ def candidate() -> Callable[..., Candidate]:
         return Candidate(peer, (), start, stop, decode_s, rtt_s)
 
     return cache(make)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    """Seven nodes made by hand that serve nothing yet."""
+    swarm = Swarm(tmp_path_factory.mktemp("keys"))
+    for _ in range(7):
+        swarm.add()
+    yield swarm
+    swarm.close()
+
+
+@pytest.fixture
+def swarm(stage: Swarm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
+    """The same for one test, which must not have made a node stumble. Clients wait until all living nodes are met."""
+    monkeypatch.setattr(scout, "LOOK_S", 20.0)
+    monkeypatch.setattr(scout, "GRACE_S", 20.0)
+    yield stage
+    faults = list(stage.faults)
+    stage.faults.clear()
+    stage.clear()
+    assert not faults
+
+
+@pytest.fixture
+def three(swarm: Swarm) -> list[Node]:
+    """Nodes of two blocks each, and for each, three places on, a slower twin that a route does not take at first."""
+    for at, span in enumerate([(0, 2), (2, 4), (4, 6)]):
+        swarm.run(swarm.nodes[at].serve(*span, decode_us=1_000))
+        swarm.run(swarm.nodes[at + 3].serve(*span, decode_us=TWIN_US))
+    return swarm.nodes[:3]
+
+
+@pytest.fixture
+def connection(swarm: Swarm) -> Iterator[Connection]:
+    connection = Connection.open([swarm.address])
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def session(connection: Connection) -> Session:
+    return Session(connection, MODEL, BLOCKS, torch.float32, 64, patience_s=30.0)

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from nectar.connection import Effort
 from nectar.routing import Candidate
+from nectar.scout import Effort
 from nectar_protocol.identity import PeerID
 from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
+from nectar_swarm.link import WIRE_VERSIONS
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 
 CLIENT = PeerID("client")
@@ -72,7 +73,7 @@ class SimulatedNode:
                 del self.sessions[number]
 
     def _refuse(self, number: int, code: ErrorCode, generation: int = 0, peer: PeerID | None = None) -> None:
-        self.swarm.send(self.peer, CLIENT, number, Kind.ERROR, Error(code, code.name, generation, peer).pack())
+        self.swarm.send(self.peer, CLIENT, number, Kind.ERROR, Error(code, code.name, generation, peer).pack(WIRE_VERSIONS.newest))
 
     def _open(self, number: int, request: Open) -> None:
         generation = request.neighbours.generation
@@ -171,6 +172,7 @@ class SimulatedSwarm:
         self._moving: dict[tuple[PeerID, PeerID], deque[tuple[float, Event]]] = {}
         self._session: Any = None
         self._number = 0
+        self.scout = self.view = self
 
     def join(self, candidate: Candidate) -> None:
         self.nodes[candidate.peer] = SimulatedNode(self, candidate)
@@ -213,7 +215,7 @@ class SimulatedSwarm:
             if self.nodes[receiver].alive:
                 self.nodes[receiver].take(sender, number, kind, payload)
         elif number == self._number:
-            self._session.on_message(SimpleNamespace(peer=sender), kind, payload)
+            self._session.on_message(SimpleNamespace(peer=sender, version=WIRE_VERSIONS.newest), kind, payload)
 
     def _end(self, dead: PeerID, receiver: PeerID) -> None:
         if receiver != CLIENT:
@@ -261,7 +263,7 @@ class SimulatedSwarm:
             send=lambda number, kind, payload=b"": self.send(CLIENT, peer, number, kind, payload),
         )
 
-    async def candidates(self, model: Any, effort: Effort) -> Sequence[Candidate]:
+    async def candidates(self, model: Any, effort: Effort, **others: Any) -> Sequence[Candidate]:
         if effort > Effort.AT_HAND:
             for peer in self.nodes:
                 if peer not in self.met and not self._moving.get((peer, CLIENT)) and self.connect(CLIENT, peer):
@@ -274,3 +276,6 @@ class SimulatedSwarm:
 
     def trust_again(self, peer: PeerID) -> None:
         self.aside.discard(peer)
+
+    def leave_alone(self, peer: PeerID, seconds: float) -> None:
+        self.aside.add(peer)

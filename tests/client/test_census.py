@@ -4,7 +4,7 @@ from nectar.census import SeenModel, SeenNode
 from nectar_protocol.announcement import Announcement, NodeState, Profile
 from nectar_protocol.identity import PublicKey
 from nectar_protocol.manifest import ModelID
-from nectar_swarm.messages import Status
+from nectar_swarm.status import Status
 
 MODEL = ModelID(b"\xab" * 32)
 

@@ -110,6 +110,12 @@ def test_wrong_usage_says_what_is_wanted(nectar: Nectar, tiny_llama: Path, tmp_p
     assert_one_line(nectar("node", "-m", model, "--device", "cuda:99"), FAULTY, "CUDA")
     assert_one_line(nectar("node", "-m", model, "--dtype", "int3"), FAULTY, "float32")
     assert_one_line(nectar("node", "-m", model, "--allowed-peers", "nobody"), USAGE, "nobody")
+    assert_one_line(
+        nectar("generate", "hi", "-m", model, "-p", NOBODY, "--trusted-peer", "nobody"),
+        USAGE,
+        "--trusted-peer",
+        "nobody",
+    )
     assert_one_line(nectar("nonsense"), USAGE, "nonsense")
 
 

@@ -155,6 +155,12 @@ def test_a_model_needs_a_swarm(checkpoint_folder: Callable[[str], Path]) -> None
         AutoDistributedModelForCausalLM.from_pretrained(str(checkpoint_folder("llama")))
 
 
+@pytest.mark.parametrize("peers", [["nobody"], "12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf"])
+def test_trusted_peers_are_peer_ids(checkpoint_folder: Callable[[str], Path], peers: Any) -> None:
+    with pytest.raises(RequestError, match="trusted_peers takes peer IDs"):
+        AutoDistributedModelForCausalLM.from_pretrained(str(checkpoint_folder("llama")), trusted_peers=peers)
+
+
 def test_a_model_is_not_made_by_its_constructor() -> None:
     with pytest.raises(RequestError, match="from_pretrained"):
         AutoDistributedModelForCausalLM()

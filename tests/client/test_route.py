@@ -1,9 +1,13 @@
 """A route keeps what works, fills what is missing, and tells each hop no more than it must know."""
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from nectar.errors import NoRouteError
+from hypothesis import given
+from hypothesis import strategies as st
+from nectar.errors import NoRoomError, NoRouteError, UntrustedError
 from nectar.route import Hop, Route
 from nectar.routing import Candidate, Leg
 from nectar_swarm.messages import Neighbours
@@ -114,6 +118,97 @@ def test_a_failed_hops_node_may_be_taken_again_if_it_is_back(route: Route, candi
     assert not route.hops[1].opened
 
 
+# Room
+
+
+def test_a_node_without_room_for_the_session_is_not_taken(candidate: Make) -> None:
+    route = Route(BLOCKS)
+    route.positions = 100
+    full = replace(candidate(1, 0, 6, decode_s=0.01), kv_free=99)
+    roomy = replace(candidate(2, 0, 6, decode_s=9.0), kv_free=100)
+    assert not route.filled_by([full])
+    assert route.filled_by([full, roomy])
+    route.mend([full, roomy])
+    assert [hop.peer for hop in route.hops] == [roomy.peer]
+
+
+def test_a_node_without_room_is_taken_when_there_is_no_other(candidate: Make) -> None:
+    route = Route(BLOCKS)
+    route.positions = 100
+    full, other = replace(candidate(1, 0, 6), kv_free=99), candidate(2, 0, 3)
+    route.mend([full, other])
+    assert [hop.peer for hop in route.hops][-1] == full.peer
+
+
+def test_what_the_session_holds_on_a_node_counts_as_room_there(route: Route, candidate: Make) -> None:
+    route.positions = 100
+    route.hops[1].failed = True
+    wide = replace(candidate(1, 0, 4), kv_free=0)  # the first hop's node, where the session lies already
+    elsewhere = candidate(3, 4, 6)
+    assert route.filled_by([wide, elsewhere])
+    route.mend([wide, elsewhere])
+    assert spans(route) == [(0, 4), (4, 6)]
+
+
+def test_busy_nodes_are_not_asked_again_and_the_error_says_how_full_they_are(route: Route, candidate: Make) -> None:
+    before = list(route.hops)
+    route.positions = 100
+    route.hops[1].failed = True
+    busy = replace(candidate(9, 1, 5), kv_free=7, busy=True)
+    with pytest.raises(NoRoomError, match=f"serves blocks 2:4 .*: 100 positions .* free are 7 on {busy.peer[-6:]}"):
+        route.mend([candidate(1, 0, 2), busy, candidate(3, 4, 6)])
+    assert route.hops == before
+    assert not route.filled_by([busy])
+
+
+# Trust
+
+
+@given(st.integers(0, 1 << 32))
+def test_whatever_fails_the_ends_stay_on_trusted_peers_or_the_repair_is_refused(candidate: Make, seed: int) -> None:
+    dice = random.Random(seed)
+    nodes = []
+    for number in range(8):
+        start = dice.randrange(BLOCKS)
+        nodes.append(candidate(number, start, dice.randint(start + 1, BLOCKS), decode_s=dice.uniform(0.01, 1.0)))
+    trusted = frozenset(node.peer for node in dice.sample(nodes, 4))
+    route = Route(BLOCKS, trusted)
+    for _ in range(4):
+        living = dice.sample(nodes, dice.randint(4, 8))
+        for hop in route.hops:
+            hop.opened = True
+            hop.failed = hop.peer not in {node.peer for node in living} or dice.random() < 0.3
+        before = list(route.hops)
+        try:
+            route.mend(living)
+        except NoRouteError:
+            assert not route.filled_by(living)
+            assert route.hops == before
+            continue
+        assert route.hops[0].peer in trusted
+        assert route.hops[-1].peer in trusted
+        assert [block for hop in route.hops for block in range(hop.start, hop.stop)] == list(range(BLOCKS))
+
+
+def test_a_repair_that_only_strangers_could_do_is_refused(candidate: Make) -> None:
+    mine = [candidate(1, 0, 2), candidate(2, 4, 6)]
+    route = Route(BLOCKS, frozenset(node.peer for node in mine))
+    route.mend([*mine, candidate(3, 0, 6)])
+    assert [hop.peer for hop in route.hops] == [mine[0].peer, candidate(3, 0, 6).peer, mine[1].peer]
+    route.hops[2].failed = True
+    with pytest.raises(UntrustedError, match="no trusted peer serves blocks 5:6"):
+        route.mend([mine[0], candidate(3, 0, 6), candidate(4, 4, 6)])
+
+
+def test_a_trusted_peer_that_is_busy_is_not_said_to_be_missing(candidate: Make) -> None:
+    mine = replace(candidate(1, 0, 6), busy=True, kv_free=0)
+    with pytest.raises(NoRoomError, match=f"0 on {mine.peer[-6:]}"):
+        Route(BLOCKS, frozenset({mine.peer})).mend([mine, candidate(2, 0, 6)])
+
+
+# Places
+
+
 def test_every_hop_is_told_its_neighbours(route: Route) -> None:
     first, second, third = route.hops
     assert route.places(answered=7) == [
@@ -168,10 +263,11 @@ def test_hops_are_whole_once_their_proof_is_answered(route: Route) -> None:
     new.whole = False
     route.prove_by(5)
     assert old.proof == 0
-    route.settle(4)
+    assert route.settle(4) == []
     assert not new.whole
-    route.settle(6)
+    assert route.settle(6) == [new]
     assert new.whole
+    assert route.settle(7) == []
 
 
 def test_a_hop_without_a_proof_never_becomes_whole(route: Route) -> None:

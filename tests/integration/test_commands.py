@@ -69,6 +69,17 @@ def test_generate_streams_text_and_reports_its_route_as_json(node: NodeProcess, 
     assert chat["tokens"] > 0
 
 
+def test_generate_runs_its_ends_on_trusted_peers_or_says_that_none_serves_them(
+    node: NodeProcess, home: Path, bootstrap: str
+) -> None:
+    options = ("-m", str(MODEL_FOLDER), "-p", bootstrap, "-n", "2", "--patience", "2", "--json")
+    told = json.loads(nectar(home, "generate", "A function is", *options, "--trusted-peer", node.peer))
+    assert told["route"][0]["peer"] == node.peer
+    (home / "trusted").write_text(f"{json.loads(nectar(home, 'key', '--json'))['peer']}  # not a node\n")
+    refused = json.loads(nectar(home, "generate", "A function is", *options, "--trusted-peer", "trusted", code=5))
+    assert "no trusted peer serves blocks 0:1" in refused["error"]
+
+
 def test_swarm_shows_the_model_its_node_and_its_coverage(node: NodeProcess, home: Path, bootstrap: str) -> None:
     told = json.loads(nectar(home, "swarm", "-p", bootstrap, "--json"))
     (model,) = told["models"]

@@ -186,7 +186,7 @@ async def test_what_has_come_of_unfinished_messages_counts_too(monkeypatch: pyte
 # Against a peer that speaks byte by byte
 
 PEER: Any = "12D3KooWPQN2nxsbvcYhEFYhpiVLTYFM1vQxtaGJeWQSxEgBnbj2"
-HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 1).pack()))
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack()))
 
 
 def ignore(link: Link, session: int, kind: Kind, payload: bytes) -> None: ...
@@ -303,21 +303,21 @@ async def test_what_a_handler_raises_ends_the_link_and_comes_out() -> None:
     assert sink.closed
 
 
-@pytest.mark.parametrize("newest", [1, 2, 65535])
-async def test_the_newest_version_that_both_speak_is_used(newest: int) -> None:
+@pytest.mark.parametrize(("newest", "version"), [(1, 1), (2, 2), (65535, 2)])
+async def test_the_newest_version_that_both_speak_is_used(newest: int, version: int) -> None:
     link, sink = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, newest).pack())))
     await link.greet()
-    assert link.version == 1
+    assert link.version == version
     assert sink.data == HELLO
 
 
 async def test_a_later_greeting_may_be_longer() -> None:
-    link, _ = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack() + b"features")))
+    link, _ = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, 3).pack() + b"features")))
     await link.greet()
-    assert link.version == 1
+    assert link.version == 2
 
 
-@pytest.mark.parametrize(("oldest", "newest"), [(2, 2), (2, 9), (0, 0), (2, 1)])
+@pytest.mark.parametrize(("oldest", "newest"), [(3, 3), (3, 9), (0, 0), (3, 1)])
 async def test_a_peer_without_a_common_version_is_refused_with_who_must_upgrade(oldest: int, newest: int) -> None:
     link, sink = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(oldest, newest).pack())))
     with pytest.raises(WireError, match="upgraded"):

@@ -5,7 +5,7 @@ import ipaddress
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import torch
@@ -26,16 +26,17 @@ from nectar_swarm.messages import (
     Open,
     Ping,
     Routed,
-    Status,
     Step,
 )
+from nectar_swarm.status import Status
 from nectar_swarm.tensors import CODES, MAX_BATCH
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wire_v1.json").read_text())
-
-
-class Packable(Protocol):
-    def pack(self) -> bytes: ...
+VERSIONS = (1, 2)
+VECTORS = {
+    version: json.loads((Path(__file__).parents[1] / "vectors" / f"wire_v{version}.json").read_text())
+    for version in VERSIONS
+}
+NEWER = {"retry_after_ms", "wait_us", "decode_us"}  # fields that version 1 does not carry
 
 
 MESSAGES: dict[Kind, Any] = {
@@ -99,11 +100,11 @@ steps = st.tuples(st.integers(1, 1 << 31), st.integers(0, 1000)).flatmap(
     )
 )
 errors = st.builds(
-    Error, code=st.sampled_from(ErrorCode), text=texts, generation=u32, peer=st.none() | peers
-)  # fmt: skip
+    Error, code=st.sampled_from(ErrorCode), text=texts, generation=u32, peer=st.none() | peers, retry_after_ms=u32
+)
 statuses = st.builds(
     Status, kv_free=u64, kv_total=u64, sessions=u32, queued=u32, blocks=u16, name=texts, model=texts, device=texts,
-    dtype=texts, version=texts,
+    dtype=texts, version=texts, wait_us=u32, decode_us=u32,
 )  # fmt: skip
 messages = st.one_of(
     st.builds(Hello, u16, u16), st.builds(Ping, u32, u32), neighbours, opens, st.builds(Routed, u32), steps, errors,
@@ -114,39 +115,60 @@ OPEN = Open(ModelID(bytes(32)), 0, 4, 100, torch.float32, (0, 2), Neighbours(1, 
 PADS_AT = 32 + 2 + 2 + 4 + 1  # where the batch stands in OPEN
 
 
+def pack(message: Any, version: int) -> bytes:
+    return bytes(message.pack(version) if isinstance(message, Error | Status) else message.pack())
+
+
+def unpack(kind: Any, data: bytes, version: int) -> Any:
+    return kind.unpack(data, version) if kind in (Error, Status) else kind.unpack(data)
+
+
+def in_version_1(message: Any) -> Any:
+    """What a peer of version 1 makes of a message."""
+    return replace(message, **{name: 0 for name in NEWER & vars(message).keys()})
+
+
 # Round trips
 
 
 @given(messages)
-def test_a_message_reads_back_as_it_was_written(message: Packable) -> None:
-    read = type(message).unpack(message.pack())  # type: ignore[attr-defined]
+def test_a_message_reads_back_as_it_was_written(message: Any) -> None:
+    read = unpack(type(message), pack(message, 2), 2)
     assert read == message
-    assert read.pack() == message.pack()
+    assert pack(read, 2) == pack(message, 2)
     if isinstance(message, Step):
         assert read.hidden.dtype == message.hidden.dtype
         assert torch.equal(read.hidden, message.hidden)
 
 
+@given(messages)
+def test_in_version_1_a_message_reads_back_without_what_version_2_added(message: Any) -> None:
+    old = in_version_1(message)
+    assert unpack(type(message), pack(message, 1), 1) == old
+    assert pack(old, 1) == pack(message, 1)
+
+
 @given(st.sampled_from([ErrorCode.BUSY, ErrorCode.DENIED]), st.text(min_size=300, max_size=1200))
 def test_an_error_of_any_length_of_text_can_be_sent(code: ErrorCode, text: str) -> None:
-    read = Error.unpack(Error(code, text).pack())
+    read = Error.unpack(Error(code, text).pack(2), 2)
     assert text.startswith(read.text)
     assert len(read.text.encode()) <= MAX_TEXT
 
 
 def test_a_text_is_cut_between_characters() -> None:
-    assert Error.unpack(Error(ErrorCode.BUSY, "a" + "…" * 1000).pack()).text == "a" + "…" * 341
+    assert Error.unpack(Error(ErrorCode.BUSY, "a" + "…" * 1000).pack(2), 2).text == "a" + "…" * 341
 
 
 def test_a_status_of_long_texts_can_be_sent() -> None:
     status = Status(1, 2, 3, 4, 5, *("é" * 2000 for _ in range(5)))
-    assert Status.unpack(status.pack()) == Status(1, 2, 3, 4, 5, *("é" * (MAX_TEXT // 2) for _ in range(5)))
+    assert Status.unpack(status.pack(2), 2) == Status(1, 2, 3, 4, 5, *("é" * (MAX_TEXT // 2) for _ in range(5)))
 
 
 def test_a_later_version_may_append_to_a_greeting_and_a_status() -> None:
     assert Hello.unpack(Hello(1, 2).pack() + b"more") == Hello(1, 2)
     status = Status(1, 2, 3, 4, 5, "a", "b", "c", "d", "e")
-    assert Status.unpack(status.pack() + b"more") == status
+    for version in VERSIONS:
+        assert Status.unpack(status.pack(version) + b"more", version) == status
 
 
 def test_the_client_is_nobody_among_the_neighbours() -> None:
@@ -162,11 +184,11 @@ def test_a_session_has_as_many_rows_as_pads(request: Open) -> None:
 # Refusals
 
 
-@given(messages, st.sampled_from(list(MESSAGES.values())), st.data())
+@given(messages, st.sampled_from(list(MESSAGES.values())), st.sampled_from(VERSIONS), st.data())
 def test_a_damaged_message_raises_nothing_but_a_protocol_error(
-    message: Packable, reader: Any, data: st.DataObject
+    message: Any, reader: Any, version: int, data: st.DataObject
 ) -> None:
-    damaged = bytearray(message.pack())
+    damaged = bytearray(pack(message, version))
     for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), max_size=3)):
         damaged[place] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(damaged)))
@@ -174,23 +196,27 @@ def test_a_damaged_message_raises_nothing_but_a_protocol_error(
         kinds: tuple[Any, ...] = (reader, type(message))
         for kind in kinds:
             try:
-                kind.unpack(candidate)
+                unpack(kind, candidate, version)
             except ProtocolError:
                 continue
 
 
-@given(st.binary(max_size=200), st.sampled_from(list(MESSAGES.values())))
-def test_random_bytes_raise_nothing_but_a_protocol_error(data: bytes, reader: Any) -> None:
+@given(st.binary(max_size=200), st.sampled_from(list(MESSAGES.values())), st.sampled_from(VERSIONS))
+def test_random_bytes_raise_nothing_but_a_protocol_error(data: bytes, reader: Any, version: int) -> None:
     with contextlib.suppress(ProtocolError):
-        reader.unpack(data)
+        unpack(reader, data, version)
 
 
-@given(messages.filter(lambda message: not isinstance(message, Hello | Status)), st.binary(min_size=1, max_size=3))
-def test_bytes_too_many_or_too_few_are_refused(message: Packable, more: bytes) -> None:
-    data = message.pack()
+@given(
+    messages.filter(lambda message: not isinstance(message, Hello | Status)),
+    st.binary(min_size=1, max_size=3),
+    st.sampled_from(VERSIONS),
+)
+def test_bytes_too_many_or_too_few_are_refused(message: Any, more: bytes, version: int) -> None:
+    data = pack(message, version)
     for wrong in (data + more, data[:-1]):
         with pytest.raises(ProtocolError):
-            type(message).unpack(wrong)  # type: ignore[attr-defined]
+            unpack(type(message), wrong, version)
 
 
 @pytest.mark.parametrize("batch", [0, MAX_BATCH + 1, 0xFFFF])
@@ -229,17 +255,17 @@ def test_a_reorder_of_too_many_rows_is_refused() -> None:
 @pytest.mark.parametrize("code", [0, 9, 15, 19, 0xFFFF])
 def test_an_unknown_error_code_is_refused(code: int) -> None:
     with pytest.raises(MalformedError, match="code"):
-        Error.unpack(code.to_bytes(2, "big") + Error(ErrorCode.BUSY, "").pack()[2:])
+        Error.unpack(code.to_bytes(2, "big") + Error(ErrorCode.BUSY, "").pack(2)[2:], 2)
 
 
 def test_texts_over_the_limit_or_not_utf8_are_refused() -> None:
-    head = Error(ErrorCode.BUSY, "").pack()[:-2]
+    head = Error(ErrorCode.BUSY, "").pack(2)[:-2]
     with pytest.raises(MalformedError, match="text"):
-        Error.unpack(head + (MAX_TEXT + 1).to_bytes(2, "big") + b"a" * (MAX_TEXT + 1))
+        Error.unpack(head + (MAX_TEXT + 1).to_bytes(2, "big") + b"a" * (MAX_TEXT + 1), 2)
     with pytest.raises(MalformedError, match="UTF-8"):
-        Error.unpack(head + b"\0\1\xff")
+        Error.unpack(head + b"\0\1\xff", 2)
     with pytest.raises(MalformedError, match="text"):
-        Status.unpack(bytes(24) + (MAX_TEXT + 1).to_bytes(2, "big") + b"a" * 5000)
+        Status.unpack(bytes(34) + (MAX_TEXT + 1).to_bytes(2, "big") + b"a" * 5000, 2)
 
 
 def test_what_does_not_fit_its_field_is_not_sent() -> None:
@@ -251,7 +277,7 @@ def test_what_does_not_fit_its_field_is_not_sent() -> None:
         Neighbours(1, None, None, (port,) * 9).pack()
 
 
-# Recorded frames: nodes of this wire version are out there, so these must be read for as long as we speak it
+# Recorded frames: nodes of these wire versions are out there, so they must be read for as long as we speak them
 
 
 def plain(value: Any) -> Any:
@@ -274,17 +300,24 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-@pytest.mark.parametrize("case", VECTORS["frames"], ids=lambda case: case["name"])
-def test_a_recorded_frame_is_still_read_and_written(case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("version", "case"),
+    [(version, case) for version in VERSIONS for case in VECTORS[version]["frames"]],
+    ids=lambda value: value if isinstance(value, int) else value["name"],
+)
+def test_a_recorded_frame_is_still_read_and_written(version: int, case: dict[str, Any]) -> None:
     [(session, kind, payload)] = Decoder().feed(bytes.fromhex(case["frame"]))
     assert (str(session), kind.name) == (case["session"], case["kind"])
     if kind not in MESSAGES:
         assert (payload, case["fields"]) == (b"", None)
         return
-    message = MESSAGES[kind].unpack(payload)
-    assert plain(message) == case["fields"]
-    assert list(encode(session, kind, message.pack())) == [bytes.fromhex(case["frame"])]
+    message = unpack(MESSAGES[kind], payload, version)
+    newer = {name: "0" for name in NEWER & vars(message).keys()} if version == 1 else {}
+    assert plain(message) == case["fields"] | newer
+    assert list(encode(session, kind, pack(message, version))) == [bytes.fromhex(case["frame"])]
 
 
-def test_every_kind_of_message_is_recorded() -> None:
-    assert {case["kind"] for case in VECTORS["frames"]} == {kind.name for kind in Kind}
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_kind_of_message_is_recorded(version: int) -> None:
+    assert VECTORS[version]["version"] == version
+    assert {case["kind"] for case in VECTORS[version]["frames"]} == {kind.name for kind in Kind}

@@ -1,7 +1,8 @@
-"""Writes the frames of wire version 1: `python tests/vectors/wire.py [FILE]`, by default over the committed ones.
+"""Writes the frames of wire version 2: `python tests/vectors/wire.py [FILE]`, by default over the committed ones.
 
 Nodes of this version are out there: what is written here once must be read for as long as the version is spoken, so a
-new layout is a new version and a new file. Byte strings are hex; integers are decimal strings.
+new layout is a new version and a new file; that of version 1 is beside it. Byte strings are hex, integers are decimal
+strings.
 """
 
 import json
@@ -15,9 +16,11 @@ from nectar_protocol.address import Address
 from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind, encode
-from nectar_swarm.messages import Error, ErrorCode, Hello, Neighbours, Open, Ping, Routed, Status, Step
+from nectar_swarm.messages import Error, ErrorCode, Hello, Neighbours, Open, Ping, Routed, Step
+from nectar_swarm.status import Status
 
-FILE = Path(__file__).with_name("wire_v1.json")
+VERSION = 2
+FILE = Path(__file__).with_name(f"wire_v{VERSION}.json")
 
 PREV, NEXT, RELAY = (Identity.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 ADDRESSES = (
@@ -31,7 +34,7 @@ MODEL = ModelID(bytes(range(32)))
 NUMBERS = torch.tensor([[[1.0, -2.5], [0.0, 1024.0]], [[-0.125, 3.0], [65504.0, 0.5]]])
 
 MESSAGES: list[tuple[str, int, Kind, Any]] = [
-    ("greeting", 0, Kind.HELLO, Hello(1, 1)),
+    ("greeting", 0, Kind.HELLO, Hello(1, 2)),
     ("ping", 0, Kind.PING, Ping(0xFEDCBA98, 250)),
     ("pong", 0, Kind.PONG, Ping(1, 0)),
     ("open, alone in its route", 1, Kind.OPEN, Open(MODEL, 0, 8, 4096, torch.float32, (0,), ALONE)),
@@ -47,10 +50,11 @@ MESSAGES: list[tuple[str, int, Kind, Any]] = [
     ("step, bf16, merged from several", 5, Kind.STEP, Step(2, 9, 7, NUMBERS.bfloat16())),
     ("step, f16, reordered", 5, Kind.STEP, Step(10, 10, 9, NUMBERS.half(), (1, 0))),
     ("close", 5, Kind.CLOSE, None),
-    ("error", 5, Kind.ERROR, Error(ErrorCode.BUSY, "every place is taken…")),
+    ("error", 5, Kind.ERROR, Error(ErrorCode.FAILED, "not a number…")),
+    ("error, to be tried again later", 5, Kind.ERROR, Error(ErrorCode.BUSY, "full", 1, retry_after_ms=2500)),
     ("error about a neighbour", 5, Kind.ERROR, Error(ErrorCode.UNREACHABLE, "no route", 3, NEXT.peer_id)),
     ("ask", 0, Kind.ASK, None),
-    ("status", 0, Kind.STATUS, Status(100, 2000, 3, 4, 80, "a node", "a model", "a GPU", "bf16", "0.1.0")),
+    ("status", 0, Kind.STATUS, Status(100, 2000, 3, 4, 80, "a node", "a model", "a GPU", "bf16", "0.1.0", 1500, 21000)),
 ]
 
 
@@ -74,15 +78,24 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def pack(message: Any) -> bytes:
+    match message:
+        case None:
+            return b""
+        case Error() | Status():
+            return message.pack(VERSION)
+    return bytes(message.pack())
+
+
 def case(name: str, session: int, kind: Kind, message: Any) -> dict[str, Any]:
-    [frame] = encode(session, kind, message.pack() if message else b"")
+    [frame] = encode(session, kind, pack(message))
     return {
         "name": name, "session": str(session), "kind": kind.name, "frame": frame.hex(), "fields": plain(message),
     }  # fmt: skip
 
 
 def vectors() -> dict[str, Any]:
-    return {"version": 1, "frames": [case(*message) for message in MESSAGES]}
+    return {"version": VERSION, "frames": [case(*message) for message in MESSAGES]}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from nectar.cli.settings import option
 @option(
     "--patience", type=click.FloatRange(0.1), default=6.0, show_default=True, help="Seconds to wait for lost blocks."
 )
+@options.trusted_peers
 @options.allowed_peers
 @options.client_key
 @options.link_delay_ms
@@ -43,6 +44,7 @@ def command(
     seed: int | None,
     chat: bool,
     patience: float,
+    trusted_peer: tuple[str, ...],
     allowed_peers: tuple[str, ...],
     key: Path | None,
     link_delay_ms: float,
@@ -52,6 +54,7 @@ def command(
     """Continue PROMPT through the swarm; tokens appear as they come. PROMPT `-` reads standard input."""
     configure_logging(verbose)
     peers, allowed = options.need_peers(initial_peers), options.parse_allowed(allowed_peers)
+    trusted = options.parse_peer_ids(trusted_peer, "--trusted-peer")
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text:
         raise click.UsageError("the prompt is empty")
@@ -65,7 +68,7 @@ def command(
     try:
         tokenizer = load_tokenizer(open_source(model, revision))
         remote = AutoDistributedModelForCausalLM.from_pretrained(
-            model, revision=revision, connection=connection, patience_s=patience
+            model, revision=revision, connection=connection, patience_s=patience, trusted_peers=trusted
         )
         inputs = encode(tokenizer, text, chat)
         if seed is not None:

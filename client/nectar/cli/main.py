@@ -1,7 +1,8 @@
 """The command's entry: finds the subcommand, and turns every error that users can act on into one line.
 
 Exit codes: 0 done; 1 an error in Nectar itself; 2 wrong usage or settings; 3 a key, model, device or file is not as it
-must be, or a part is not installed; 4 the swarm cannot be reached; 5 nobody serves some of the blocks; 130 interrupted.
+must be, or a part is not installed; 4 the swarm cannot be reached; 5 some of the blocks have no node, no trusted one,
+or none with room; 130 interrupted.
 """
 
 import os

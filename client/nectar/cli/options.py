@@ -30,6 +30,12 @@ allowed_peers = option(
     metavar="PEER",
     help="Peer IDs, or files of them, one a line: talk to no others.",
 )
+trusted_peers = option(
+    "--trusted-peer",
+    multiple=True,
+    metavar="PEER",
+    help="Peer IDs, or files of them, one a line: the first and the last blocks run on no others.",
+)
 own_key = option("--key", type=click.Path(path_type=Path, dir_okay=False), help="The key file, made if there is none.")
 client_key = option(
     "--key",
@@ -51,8 +57,8 @@ def all_of(decorators: Sequence[Decorator]) -> Decorator:
     return lambda function: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), function)
 
 
-def parse_allowed(entries: Sequence[str]) -> "frozenset[PeerID] | None":
-    """The allow-list from peer IDs and files of them; None without any. Raises click.UsageError."""
+def parse_peer_ids(entries: Sequence[str], flag: str) -> "frozenset[PeerID] | None":
+    """A list of peers from peer IDs and files of them; None without any. Raises click.UsageError."""
     from nectar_protocol.errors import IdentityError
     from nectar_protocol.identity import PeerID, parse_peer_id
 
@@ -70,8 +76,12 @@ def parse_allowed(entries: Sequence[str]) -> "frozenset[PeerID] | None":
         try:
             parse_peer_id(peer)
         except IdentityError as error:
-            raise click.UsageError(f"--allowed-peers: {error}, and no file of that name exists") from error
+            raise click.UsageError(f"{flag}: {error}, and no file of that name exists") from error
     return frozenset(PeerID(peer) for peer in peers)
+
+
+def parse_allowed(entries: Sequence[str]) -> "frozenset[PeerID] | None":
+    return parse_peer_ids(entries, "--allowed-peers")
 
 
 def parse_peers(entries: Sequence[str]) -> "tuple[PeerAddress, ...]":
