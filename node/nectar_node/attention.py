@@ -5,6 +5,7 @@ Transformers calls `packed_attention` for every block in place of its own. No ma
 variable-length kernel reads all rows where they lie.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from nectar_node.packed import Batch
 
 PACKED = "nectar_packed"
-MAX_KERNEL_HEAD = 256
+MAX_KERNEL_HEAD, KERNEL_HEAD_STEP = 256, 8
 UNSAID = -1
 
 
@@ -133,8 +134,16 @@ def packed_attention(
 
 def _kernel_serves(query: torch.Tensor, value: torch.Tensor) -> bool:
     """Is this a case for the variable-length kernel: CUDA, half precision, heads of one size that it knows?"""
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and half and query.shape[-1] == value.shape[-1] <= MAX_KERNEL_HEAD
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    size = query.shape[-1]
+    return size == value.shape[-1] <= MAX_KERNEL_HEAD and size % KERNEL_HEAD_STEP == 0 and _is_ampere(query.device)
+
+
+@cache
+def _is_ampere(device: torch.device) -> bool:
+    """Or newer."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _attend_varlen(

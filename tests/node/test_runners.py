@@ -169,6 +169,17 @@ def test_bfloat16_sessions_together_differ_from_alone_by_their_rounding(
         assert error < BF16_NOISE
 
 
+@pytest.mark.parametrize("family", ["llama", "bloom", "qwen3_next"])
+def test_sessions_of_other_number_formats_share_an_iteration(runner: Runner, span: SpanModel) -> None:
+    formats = (torch.float32, torch.bfloat16, torch.float16)
+    kvs = [runner.reserve(START, STOP, LENGTH, (0,)) for _ in formats]
+    sessions = [turns_of(noise(1, 9, dtype=dtype), 7, 1, 1) for dtype in formats]
+    outputs = [run(runner, *zip(kvs, turns, strict=True)) for turns in zip(*sessions, strict=True)]
+    for kv, turns, output in zip(kvs, sessions, zip(*outputs, strict=True), strict=True):
+        assert_close(list(output), cached(span, turns))
+        runner.release(kv)
+
+
 @every_family
 def test_what_is_not_a_number_stays_in_its_session(runner: Runner, span: SpanModel, others: Others) -> None:
     sick = runner.reserve(START, STOP, LENGTH, (0,))

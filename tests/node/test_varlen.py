@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +99,27 @@ def test_what_the_kernel_does_not_know_never_reaches_it(
     assert not calls
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_without_cuda_no_kernel_is_asked_for(dtype: torch.dtype) -> None:
-    heads = torch.ones(1, 4, 1, 16, dtype=dtype)
-    assert not attention._kernel_serves(heads, heads)
+@pytest.mark.parametrize(
+    ("changes", "serves"),
+    [
+        ({}, True),
+        ({"dtype": torch.float16, "shape": (1, 4, 9, 256)}, True),
+        ({"is_cuda": False}, False),
+        ({"dtype": torch.float32}, False),
+        ({"shape": (1, 4, 9, 512)}, False),
+        ({"shape": (1, 4, 9, 20)}, False),
+        ({"device": torch.device("cuda", 1)}, False),
+    ],
+)
+def test_the_kernel_is_asked_for_where_it_serves(
+    changes: dict[str, Any], serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: (8 - device.index, 0)
+    )  # one Ampere, one not
+    attention._is_ampere.cache_clear()
+    known = {"is_cuda": True, "dtype": torch.bfloat16, "shape": (1, 4, 9, 64), "device": torch.device("cuda", 0)}
+    query = value = SimpleNamespace(**known | changes)
+    assert attention._kernel_serves(query, value) == serves
+    assert not attention._kernel_serves(query, SimpleNamespace(shape=(1, 4, 9, 8)))
+    attention._is_ampere.cache_clear()

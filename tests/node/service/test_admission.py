@@ -1,6 +1,7 @@
 """Room for sessions: idle ones lose their KV and never their past, and a full node says so."""
 
 import asyncio
+import random
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,25 @@ async def test_sessions_may_take_each_others_kv_in_turns(
         for peer, number in zip(peers, own, strict=True):
             close(await peer.step(number, Step(at, at, turn.position, turn.hidden, turn.reorder)), expected)
             assert [session.number for session in service._sessions.values() if session.kv is not None] == [number]
+
+
+@pytest.mark.usefixtures("everybody_is_idle")
+async def test_sessions_that_come_and_go_at_random_all_get_what_each_gets_alone(
+    service: Service, client: HandMade, stranger: HandMade
+) -> None:
+    dice, pads = random.Random(0), (0,) * BATCH
+    want = recomputed(service.span, TURNS, pads)
+
+    async def run(peer: HandMade) -> None:
+        """Three sessions, a step of one after a step of another; three of all six have KV at a time."""
+        done = {await peer.open(request(max_length=LENGTH, pads=pads)): 0 for _ in range(3)}
+        while ready := [number for number, at in done.items() if at < len(TURNS)]:
+            number = dice.choice(ready)
+            at = done[number]
+            await play(peer, number, TURNS[at : at + 1], want[at : at + 1], at + 1)
+            done[number] += 1
+
+    await asyncio.gather(run(client), run(stranger))
 
 
 async def test_who_was_here_lately_keeps_its_kv(service: Service, client: HandMade, stranger: HandMade) -> None:
