@@ -138,6 +138,8 @@ def _distributed_class(base: Any) -> Any:
                 return super().generate(inputs, *args, **kwargs)
             ids = inputs if inputs is not None else kwargs.get("input_ids")
             if session is not None:
+                if _drafts(self.generation_config, args, kwargs):
+                    session.token_ids = None  # Transformers gives the whole text then, whatever the cache holds
                 return _generate_in(session, super().generate, ids, inputs, args, kwargs)
             with self.session(_room(self.generation_config, ids, args, kwargs)) as own:
                 return super().generate(inputs, *args, past_key_values=RemoteCache(own), **kwargs)
@@ -171,9 +173,21 @@ def _common_length(held: torch.Tensor | None, ids: torch.Tensor, position: int) 
     return int(same.long().cumprod(0).sum())
 
 
+def _config(default: GenerationConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GenerationConfig:
+    return kwargs.get("generation_config") or (args[0] if args else None) or default
+
+
+def _drafts(default: GenerationConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Does this call of generate() decode speculatively?"""
+    if kwargs.get("assistant_model") is not None:
+        return True
+    lookup = kwargs.get("prompt_lookup_num_tokens", _config(default, args, kwargs).prompt_lookup_num_tokens)
+    return lookup is not None
+
+
 def _room(default: GenerationConfig, ids: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """How many positions a call of generate() can reach."""
-    config = kwargs.get("generation_config") or (args[0] if args else None) or default
+    config = _config(default, args, kwargs)
     prompt = ids.shape[1] if ids is not None else 1
     if (embeds := kwargs.get("inputs_embeds")) is not None:
         prompt = embeds.shape[1]

@@ -231,6 +231,20 @@ def test_rows_that_beams_have_told_apart_are_computed_again_from_the_prompt_on(
     assert session.lengths[steps] == again.shape[1] - ids.shape[1]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drafts_in_a_shared_session_begin_with_the_whole_text(
+    family: str, load: Callable[[str], Any], whole: Callable[[str], Any]
+) -> None:
+    (model, _), local, ids = load(family), whole(family), torch.tensor([[5, 9, 5, 9, 5, 9]])
+    session = LocalSession(local)
+    first = model.generate(ids, session=session, max_new_tokens=4, do_sample=False)
+    again = torch.cat([first[:, :-1], torch.tensor([[5, 9]])], 1)
+    second = model.generate(again, session=session, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=2)
+    assert torch.equal(second, local.generate(again, max_new_tokens=8, do_sample=False))
+    third = model.generate(second, session=session, max_new_tokens=4, do_sample=False)
+    assert torch.equal(third, local.generate(second, max_new_tokens=4, do_sample=False))
+
+
 def test_after_a_failure_a_session_goes_on_from_what_it_holds_for_certain(
     load: Callable[[str], Any], whole: Callable[[str], Any]
 ) -> None:
