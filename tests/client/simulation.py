@@ -73,7 +73,8 @@ class SimulatedNode:
                 del self.sessions[number]
 
     def _refuse(self, number: int, code: ErrorCode, generation: int = 0, peer: PeerID | None = None) -> None:
-        self.swarm.send(self.peer, CLIENT, number, Kind.ERROR, Error(code, code.name, generation, peer).pack(WIRE_VERSIONS.newest))
+        refusal = Error(code, code.name, generation, peer).pack(WIRE_VERSIONS.newest)
+        self.swarm.send(self.peer, CLIENT, number, Kind.ERROR, refusal)
 
     def _open(self, number: int, request: Open) -> None:
         generation = request.neighbours.generation
