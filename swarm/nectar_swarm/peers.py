@@ -99,7 +99,9 @@ class Peers:
             raise UnreachableError("a peer cannot dial itself")
         if addresses:  # p2pd knows no addresses of a peer that it has not met
             await self._connect(peer, tuple(addresses))
-        return self.link(peer) or await _shared(self._dialling, peer, lambda: self._dial(peer))
+        if link := self.link(peer):  # it was faster
+            return link
+        return await _shared(self._dialling, peer, lambda: self._dial(peer))
 
     async def _connect(self, peer: PeerID, addresses: tuple[Address, ...]) -> None:
         """Apart for each list of addresses, lest a stranger's wrong ones be tried in place of the right ones."""
