@@ -25,6 +25,7 @@ from nectar_swarm.waiting import first_of
 
 from nectar_node.admission import Admission
 from nectar_node.archive import Archive
+from nectar_node.dials import Dials
 from nectar_node.engine import Engine
 from nectar_node.errors import FullError, GapError, RecordError, StepError
 from nectar_node.parking import Parked, Parking
@@ -79,6 +80,7 @@ class Service:
         self.admission = Admission(runner, archive, self._engine, span.width, self._sessions.values, self._loop.time)
         self._parking = Parking(self._refuse)
         self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
+        self._dials = Dials(self.peers)
         self._handlers: dict[Kind, Callable[[Link, int, bytes], None]] = {
             Kind.OPEN: self._open,
             Kind.REROUTE: self._reroute,
@@ -248,7 +250,7 @@ class Service:
             session.successor = self.peers.link(session.owner)
         else:
             try:
-                session.successor = await self.peers.connect(neighbours.next, neighbours.next_addresses)
+                session.successor = await self._dials.connect(session.owner, neighbours.next, neighbours.next_addresses)
             except SwarmError as error:
                 unreachable = Error(ErrorCode.UNREACHABLE, str(error), neighbours.generation, neighbours.next)
                 self._tell(session, unreachable)

@@ -15,6 +15,9 @@ from nectar_swarm.messages import Neighbours, Open, Step
 from nectar_node.archive import Record
 from nectar_node.errors import GapError, RecordError, StepError
 
+STEPS_PER_TURN, BYTES_PER_TURN = 64, 4 << 20  # of a replay, in a turn of the loop
+MAX_WAITING = 4096
+
 
 @dataclass(eq=False)
 class Session:
@@ -40,6 +43,7 @@ class Session:
     successor: Link | None = None
     joining: asyncio.Task[None] | None = None
     closed: bool = False
+    pumping: bool = False  # in the loop's next turn
     waiting: int = 0  # steps that came and are not computed yet
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class Session:
         """Take a step in. False for one that was taken before; raises StepError for one that does not fit."""
         if step.last <= self.accepted:
             return False
+        if self.waiting >= MAX_WAITING:
+            raise StepError(f"{self.waiting} of this session's steps are waiting already")
         batch, tokens, step_width = step.hidden.shape
         if step.first > self.accepted + 1:
             raise GapError(f"step {step.first} after step {self.accepted}: those between are missing")
@@ -83,15 +89,35 @@ class Session:
             raise StepError("a reorder between rows of different padding")
 
     def pump(self) -> None:
-        """Send the successor all that it has not been given, as fast as its link takes it."""
+        """Send the successor all that it has not been given, as fast as its link takes it, and in turns with others."""
         if self.successor is None or self.closed:
+            return
+        steps = size = 0
+        if self._must_wait(steps, size):
             return
         try:
             for step in self.history.after(self.sent, self.neighbours.settled):
-                if self.successor.crowded:
-                    self.successor.when_clear(self.pump)
-                    return
                 self.successor.send(self.number, Kind.STEP, step.pack())
                 self.sent = step.last
+                steps, size = steps + 1, size + step.hidden.nbytes
+                if self._must_wait(steps, size):
+                    return
         except RecordError as error:
             self.on_failure(self, error)
+
+    def _must_wait(self, steps: int, size: int) -> bool:
+        """Has enough been sent for now? Then `pump` is called again when it is time."""
+        assert self.successor is not None
+        if self.successor.crowded:
+            self.successor.when_clear(self.pump)
+            return True
+        if steps < STEPS_PER_TURN and size < BYTES_PER_TURN:
+            return False
+        if not self.pumping:
+            self.pumping = True
+            asyncio.get_running_loop().call_soon(self._pump_on)
+        return True
+
+    def _pump_on(self) -> None:
+        self.pumping = False
+        self.pump()

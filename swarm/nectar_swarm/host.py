@@ -7,6 +7,7 @@ open, no reliance on QUIC, no relaying (`relay.py` is ours), and a p2pd that end
 import asyncio
 import contextlib
 import errno
+import math
 import shutil
 import socket
 import tempfile
@@ -17,7 +18,8 @@ from typing import Any
 
 from hivemind.p2p import P2P
 from hivemind.p2p import PeerID as LibP2PPeerID
-from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError
+from hivemind.p2p.p2p_daemon_bindings.utils import P2PDaemonError, raise_if_failed, read_pbmsg_safe, write_pbmsg
+from hivemind.proto import p2pd_pb2 as p2pd
 from hivemind.utils.multiaddr import Multiaddr
 from nectar_protocol.address import MAX_ADDRESSES, Address, split_multiaddr
 from nectar_protocol.errors import ProtocolError
@@ -115,10 +117,12 @@ class Host:
         """Make p2pd connect to a peer, if it is not connected. Raises UnreachableError."""
         if self.ended.is_set():
             raise HostError("the libp2p daemon has ended")
-        target = LibP2PPeerID.from_base58(peer)
+        packed = [Multiaddr(str(address)).to_bytes() for address in addresses]
+        target = p2pd.ConnectRequest(peer=_peer_bytes(peer), addrs=packed, timeout=math.ceil(timeout_s))
         try:
             async with asyncio.timeout(timeout_s):
-                await self.p2p._client.connect(target, [Multiaddr(str(address)) for address in addresses])
+                _, _, writer = await self._ask(p2pd.Request(type=p2pd.Request.CONNECT, connect=target))
+            writer.close()
         except TimeoutError as error:
             raise UnreachableError(f"{peer} did not answer within {timeout_s:g} s") from error
         except Exception as error:  # hivemind raises a plain Exception among others
@@ -141,14 +145,28 @@ class Host:
         self, peer: PeerID, protocol: str, timeout_s: float = DIAL_TIMEOUT_S
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A raw libp2p stream to a connected peer. Raises UnreachableError."""
+        wanted = p2pd.StreamOpenRequest(peer=_peer_bytes(peer), proto=[protocol], timeout=math.ceil(timeout_s))
         try:
             async with asyncio.timeout(timeout_s):
-                _, reader, writer = await self.p2p.call_binary_stream_handler(LibP2PPeerID.from_base58(peer), protocol)
+                _, reader, writer = await self._ask(p2pd.Request(type=p2pd.Request.STREAM_OPEN, streamOpen=wanted))
         except TimeoutError as error:
             raise UnreachableError(f"{peer} did not open a stream within {timeout_s:g} s") from error
         except Exception as error:
             raise UnreachableError(f"{peer} does not speak {protocol}: {error}") from error
         return reader, writer
+
+    async def _ask(self, request: Any) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
+        """p2pd's answer, and the connection to it. One that fails is closed, which hivemind leaves to the collector:
+        a peer that makes us dial in vain could use up our files."""
+        reader, writer = await self.p2p._client.control.daemon_connector.open_connection()
+        try:
+            await write_pbmsg(writer, request)
+            await read_pbmsg_safe(reader, response := p2pd.Response())
+            raise_if_failed(response)
+        except BaseException:
+            writer.close()
+            raise
+        return response, reader, writer
 
     async def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Have `handler(authenticated peer, reader, writer)` called for every stream of this protocol."""
@@ -186,6 +204,10 @@ def p2pd_arguments(key_file: Path | None, listen: Listen | None) -> dict[str, An
         "announce_maddrs": list(listen.announce) or None,
         "dht_mode": "server",
     }
+
+
+def _peer_bytes(peer: PeerID) -> bytes:
+    return bytes(LibP2PPeerID.from_base58(peer).to_bytes())
 
 
 def check_port(listen: Listen) -> None:

@@ -5,7 +5,8 @@ the loop: a stream's reader would need another turn and another copy.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from nectar_protocol.errors import MalformedError
 from nectar_protocol.identity import PeerID
@@ -17,6 +18,7 @@ from nectar_swarm.messages import Hello, Ping
 from nectar_swarm.outbox import Outbox
 
 WIRE_VERSIONS = Hello(oldest=1, newest=2)
+MAX_PER_TURN = 64  # messages of one link in a turn of the loop
 
 OnMessage = Callable[["Link", int, Kind, bytes], None]
 
@@ -41,12 +43,13 @@ class Link(asyncio.Protocol):
         self.received_bytes = 0
         self.suspected = False
         self._reader, self._writer = reader, writer  # which would close the transport if it were forgotten
-        self._transport = writer.transport
+        self._transport: Any = writer.transport  # both ways, which the type of a writer's does not say
         self._outbox = Outbox(self._transport, self._weigh, delay_s)
         self._backlog = backlog or Backlog()
         self._loop = asyncio.get_running_loop()
         self.heard = self._loop.time()
         self._decoder = Decoder()
+        self._reads = True
         self._early: list[Message] = []  # what came before anybody serves
         self._on_message: OnMessage | None = None
         self._greeted, self._ended = asyncio.Event(), asyncio.Event()
@@ -146,9 +149,15 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard, self.suspected = self._loop.time(), False
         self.received_bytes += len(data)
+        self._hand_on(self._decoder.feed(data))
+
+    def _hand_on(self, arrived: Iterator[Message]) -> None:
+        """So many messages in this turn of the loop; the rest in the next, and nothing more is read until then."""
+        if self._ended.is_set():
+            return
         self._outbox.cork()
         try:
-            for session, kind, payload in self._decoder.feed(data):
+            for count, (session, kind, payload) in enumerate(arrived, 1):
                 if kind is Kind.PING or kind is Kind.PONG:
                     self._beat(kind, payload)
                 elif self._on_message is not None:
@@ -158,11 +167,25 @@ class Link(asyncio.Protocol):
                     self._greeted.set()
                 if self._ended.is_set():
                     return
+                if count == MAX_PER_TURN:
+                    self._loop.call_soon(self._hand_on, arrived)
+                    self._read(False)
+                    break
+            else:
+                self._read(True)
         except Exception as error:
             self.abort(error)
         self._outbox.uncork()
         if self._decoder.held_bytes:
             self._weigh()
+
+    def _read(self, wanted: bool) -> None:
+        if wanted != self._reads and not self._transport.is_closing():
+            self._reads = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def eof_received(self) -> None:
         self._end(None)

@@ -12,8 +12,8 @@ the other lives on, and is used when the peer is asked for again.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from nectar_protocol.address import Address
 from nectar_protocol.errors import IdentityError
@@ -30,6 +30,9 @@ PROTOCOL = "nectar/wire"
 BEAT_S, SUSPECT_S, DEAD_S = 0.25, 1.0, 3.0
 MAX_PEERS = 4096
 MAX_LINKS_PER_PEER = 4  # two are needed, when both dial at once
+MAX_DIALS = 64  # at once; p2pd goes on with a dial that nobody waits for any more
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,8 @@ class Peers:
         self._dialled: dict[PeerID, Link] = {}
         self._accepted: dict[PeerID, Link] = {}
         self._backlog = Backlog()
+        self._free_dials = asyncio.Semaphore(MAX_DIALS)
+        self._connecting: dict[tuple[PeerID, tuple[Address, ...]], asyncio.Task[None]] = {}
         self._dialling: dict[PeerID, asyncio.Task[Link]] = {}
         self._greeting: Counter[PeerID] = Counter()  # streams to us that have not greeted yet
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,9 +77,10 @@ class Peers:
     async def close(self) -> None:
         for link in [*self._dialled.values(), *self._accepted.values()]:
             link.close()
-        for task in [*self._tasks, *self._dialling.values()]:
+        tasks = [*self._tasks, *self._connecting.values(), *self._dialling.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._dialling.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._tunnels.close()
 
     def link(self, peer: PeerID) -> Link | None:
@@ -91,20 +97,25 @@ class Peers:
             raise UnreachableError(f"{peer} is not on this swarm's list of allowed peers")
         if peer == self.host.peer_id:
             raise UnreachableError("a peer cannot dial itself")
-        if peer not in self._dialling:
-            self._dialling[peer] = asyncio.create_task(self._dial(peer, addresses))
-            self._dialling[peer].add_done_callback(lambda task: self._end_dial(peer, task))
-        return await asyncio.shield(self._dialling[peer])
-
-    def _end_dial(self, peer: PeerID, task: asyncio.Task[Link]) -> None:
-        self._dialling.pop(peer, None)
-        if not task.cancelled():
-            task.exception()  # seen, even if whoever asked for the link has gone
-
-    async def _dial(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         if addresses:  # p2pd knows no addresses of a peer that it has not met
-            await self._tunnels.connect(peer, addresses)
-        link = self._new_link(peer, *await self.host.open_stream(peer, PROTOCOL))
+            await self._connect(peer, tuple(addresses))
+        if link := self.link(peer):  # it was faster
+            return link
+        return await _shared(self._dialling, peer, lambda: self._dial(peer))
+
+    async def _connect(self, peer: PeerID, addresses: tuple[Address, ...]) -> None:
+        """Apart for each list of addresses, lest a stranger's wrong ones be tried in place of the right ones."""
+
+        async def connect() -> None:
+            async with self._free_dials:
+                await self._tunnels.connect(peer, addresses)
+
+        await _shared(self._connecting, (peer, addresses), connect)
+
+    async def _dial(self, peer: PeerID) -> Link:
+        async with self._free_dials:
+            stream = await self.host.open_stream(peer, PROTOCOL)
+        link = self._new_link(peer, *stream)
         await self._greet(link)
         self._add(link, self._dialled)
         self._spawn(self._run(link))
@@ -215,3 +226,19 @@ class Peers:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _shared(
+    tasks: dict[Key, asyncio.Task[Result]], key: Key, begin: Callable[[], Coroutine[Any, Any, Result]]
+) -> Result:
+    """The result of the dial under this key, begun if there is none. It goes on when those who wait have gone."""
+    if key not in tasks:
+
+        def end(task: asyncio.Task[Result]) -> None:
+            del tasks[key]
+            if not task.cancelled():
+                task.exception()  # seen, even if nobody waits any more
+
+        tasks[key] = asyncio.create_task(begin())
+        tasks[key].add_done_callback(end)
+    return await asyncio.shield(tasks[key])

@@ -1,5 +1,6 @@
 """A p2pd of our own: its identity is the key's, its socket is private, and its end is noticed."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,6 +8,7 @@ import stat
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from nectar_protocol.errors import MalformedError, ProtocolError
 from nectar_protocol.identity import parse_peer_id
@@ -47,6 +49,19 @@ async def test_the_control_sockets_lie_in_a_private_folder_that_goes_at_the_end(
     assert any(stat.S_ISSOCK(path.stat().st_mode) for path in folder.iterdir())
     await host.close()
     assert not folder.exists()
+
+
+async def test_a_dial_in_vain_leaves_no_file_open(start_host: StartHost) -> None:
+    host = await start_host()
+    nobody = PeerAddress.parse(f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}")
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with pytest.raises(UnreachableError):
+            await host.connect(nobody.peer, nobody.addresses)
+        with pytest.raises(UnreachableError):
+            await host.open_stream(nobody.peer, "nectar/wire")
+    await asyncio.sleep(0)  # a closed transport ends in the next turn
+    assert psutil.Process().num_fds() == before
 
 
 async def test_close_ends_the_p2pd(start_host: StartHost) -> None:

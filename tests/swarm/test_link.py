@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from nectar_swarm import backlog, outbox
+from nectar_swarm import link as link_module
 from nectar_swarm.errors import UnreachableError, WireError
 from nectar_swarm.frames import MAX_FRAME, Kind, encode
 from nectar_swarm.link import Link
@@ -69,6 +70,24 @@ async def test_bulk_of_several_sessions_takes_turns(join: Join, eventually: Even
     link.send(2, Kind.STEP, bytes(10 * MAX_FRAME))
     await eventually(lambda: len(other.handler.messages) == 2)
     assert [session for _, session, _, _ in other.handler.messages] == [2, 1]
+
+
+async def test_a_flood_of_short_messages_leaves_others_their_turn(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    link, loop, turns = await one.connect(other), asyncio.get_running_loop(), [0]
+    other.handler.reply = lambda *message: turns.__setitem__(-1, turns[-1] + 1)
+
+    def count() -> None:
+        turns.append(0)
+        if sum(turns) < 5000:
+            loop.call_soon(count)
+
+    count()
+    for number in range(5000):
+        link.send(number, Kind.ASK)
+    await eventually(lambda: sum(turns) == 5000)
+    assert [number for _, number, _, _ in other.handler.messages] == list(range(5000))
+    assert max(turns) <= link_module.MAX_PER_TURN
 
 
 async def test_pings_are_answered_and_the_round_trip_measured(join: Join, eventually: Eventually) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from nectar_protocol.address import Address
 from nectar_protocol.identity import Identity
 from nectar_swarm import backlog
 from nectar_swarm import peers as peers_module
@@ -19,6 +21,24 @@ from nectar_swarm.peers import PROTOCOL
 Join = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
 HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack()))
+
+
+@dataclass
+class Silence:
+    """Somebody who takes connections and never says a word."""
+
+    at: Address
+    callers: list[asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def silence() -> AsyncIterator[Silence]:
+    callers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: callers.append(writer), "127.0.0.1", 0)
+    yield Silence(Address(ip_address("127.0.0.1"), server.sockets[0].getsockname()[1]), callers)
+    for caller in callers:
+        caller.close()
+    server.close()
 
 
 async def test_one_link_serves_all_who_connect(join: Join, eventually: Eventually) -> None:
@@ -71,6 +91,28 @@ async def test_a_peer_that_speaks_another_protocol_is_unreachable(join: Join, st
     one, stranger = await join(), await start_host()
     with pytest.raises(UnreachableError, match=f"does not speak {PROTOCOL}"):
         await one.peers.connect(stranger.peer_id, await stranger.addresses())
+
+
+async def test_wrong_addresses_from_somebody_else_do_not_spoil_the_right_ones(join: Join, silence: Silence) -> None:
+    one, other = await join(), await join()
+    misled = asyncio.create_task(one.peers.connect(other.id, (silence.at,)))
+    await asyncio.sleep(0)
+    link = await one.connect(other)
+    assert link is one.peers.link(other.id)
+    misled.cancel()
+
+
+async def test_only_so_many_dials_are_under_way_at_once(
+    join: Join, eventually: Eventually, silence: Silence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "MAX_DIALS", 4)
+    one = await join()
+    dials = [asyncio.create_task(one.peers.connect(Identity.generate().peer_id, (silence.at,))) for _ in range(20)]
+    await eventually(lambda: len(silence.callers) == 4)
+    await asyncio.sleep(0.1)
+    assert len(silence.callers) == 4
+    for dial in dials:
+        dial.cancel()
 
 
 # The allow-list
