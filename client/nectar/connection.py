@@ -192,7 +192,7 @@ class Connection:
         nodes = [
             node
             for node in await self.nodes(model, fresh=effort >= Effort.LOOK_AGAIN)
-            if node.state is NodeState.SERVING
+            if node.serves
             and (effort >= Effort.FORGIVE or self._aside.get(peer_id(node.node), (0.0, 0))[0] <= now_s)
             and (effort > Effort.AT_HAND or self._at_hand(peer_id(node.node)))
         ]
