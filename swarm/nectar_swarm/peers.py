@@ -63,6 +63,7 @@ class Peers:
         self._spawn(self._watch())
 
     async def close(self) -> None:
+        await self.host.stop_serving(PROTOCOL)
         for links in list(self._every.values()):
             for link in list(links):
                 link.close()
