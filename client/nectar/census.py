@@ -21,8 +21,10 @@ class SeenNode:
 
     @property
     def state(self) -> str:
-        if self.status is None and self.announcement.state is NodeState.SERVING:
+        if self.announcement.serves and self.status is None:
             return "silent"
+        if self.announcement.state is NodeState.PINNED:
+            return "serving"
         return self.announcement.state.name.lower()
 
 
@@ -47,7 +49,7 @@ class SeenModel:
 
     def coverage(self) -> list[int]:
         """How many nodes that answer serve each block."""
-        serving = [node.announcement for node in self.nodes if node.state == "serving"]
+        serving = [node.announcement for node in self.nodes if node.announcement.serves and node.status]
         return [sum(a.start <= block < a.stop for a in serving) for block in range(self.blocks)]
 
 

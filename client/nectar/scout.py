@@ -10,7 +10,7 @@ from random import Random
 from typing import Protocol
 
 from nectar_protocol.address import Address
-from nectar_protocol.announcement import Announcement, NodeState
+from nectar_protocol.announcement import Announcement
 from nectar_protocol.errors import ProtocolError
 from nectar_protocol.identity import PeerID
 from nectar_protocol.manifest import ModelID
@@ -112,7 +112,7 @@ class Scout:
         return self._meeting[key]
 
     def _is_wanted(self, peer: PeerID, node: Announcement, effort: Effort) -> bool:
-        if node.state is not NodeState.SERVING or (effort < Effort.FORGIVE and self._view.is_aside(peer)):
+        if not node.serves or (effort < Effort.FORGIVE and self._view.is_aside(peer)):
             return False
         link = self._network.present_link(peer)
         return effort > Effort.AT_HAND or (link is not None and not link.suspected)

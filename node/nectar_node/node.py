@@ -1,23 +1,19 @@
-"""A node's life: join the swarm, choose and load blocks, serve them, announce them, leave."""
+"""A node's life: join the swarm, choose and load blocks, serve them, announce them, move to others, leave."""
 
 import asyncio
-import contextlib
+import gc
 import logging
 import random
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from nectar_protocol.address import Address
-from nectar_protocol.announcement import MAX_LIFE_MS, Announcement, NodeState, addresses_that_fit
+from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import Identity, PeerID, peer_id
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
-from nectar_swarm.directory import LIFE_MS, REFRESH_S, Directory
 from nectar_swarm.host import Listen, PeerAddress
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.membership import Membership, Place
@@ -25,28 +21,31 @@ from nectar_swarm.reachability import Reachability
 from nectar_swarm.source import LocalFolder, Source, open_source
 from nectar_swarm.waiting import first_of
 
+from nectar_node.announcer import Announcer, Pace
 from nectar_node.archive import Archive
+from nectar_node.background import in_thread
 from nectar_node.devices import PROFILES, choose_device, choose_dtype, describe
 from nectar_node.memory import free_bytes, return_freed_memory
-from nectar_node.placement import blocks_that_fit, choose_span, parse_span
+from nectar_node.mover import Mover, Span
+from nectar_node.placement import blocks_that_fit, parse_span
 from nectar_node.runner import Runner
 from nectar_node.selftest import self_test
 from nectar_node.service import About, Service
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
+from nectar_node.stay import Stay
 from nectar_node.trial import choose_runner, measure
 
 RETRY_S = 2.0
 MAX_MET = 8  # peers that a node makes sure of in each round
 MEMORY_SHARE = 0.8  # of the free memory, for weights and KV
-Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What an operator decides. `blocks` is START:STOP; without it the node takes what the swarm lacks."""
+    """What an operator decides. `blocks` is START:STOP; without it the node takes what the swarm lacks, and moves."""
 
     model: str
     key_file: Path
@@ -66,6 +65,7 @@ class NodeSettings:
     history_bytes: int = 8 << 30
     drain_s: float = 60.0
     link_delay_s: float = 0.0
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ class _Loaded:
     runner: Runner
     speed: Speed
 
+    @property
+    def blocks(self) -> Span:
+        return self.span.start, self.span.stop
+
 
 class Node:
     """`run` serves until `stop` is set. Raises NodeError or SwarmError for what keeps it from serving."""
@@ -116,7 +120,8 @@ class Node:
             allowed=None if settings.allowed is None else settings.allowed | {self.identity.peer_id},
             reachability=settings.reachability,
         )
-        self._expires_ms = 0
+        self._announcer = Announcer(self.identity, self.model, PROFILES[self.dtype], settings.pace)
+        self._stays = settings.blocks is not None
         self._loaded: _Loaded | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -125,79 +130,77 @@ class Node:
 
     async def _serve(self, place: Place, stop: asyncio.Event) -> None:
         """Until `stop` is set, or p2pd ends."""
-        host, directory = place.host, place.directory
-        self._loaded = loaded = self._loaded or await self._take_span(directory, await place.addresses(), stop)
-        if loaded is None:
-            return
-        self._membership.settled = True
+        self._announcer.attach(place.directory, place.addresses)
+        mover = Mover(place.directory, self._announcer, self.anatomy.blocks, random.Random())
+        announcing = asyncio.create_task(self._keep_announcing(place))
+        try:
+            if self._loaded is None:
+                await self._take(await self._choose(mover), stop)
+            while self._loaded is not None and not (stop.is_set() or place.host.ended.is_set()):
+                self._membership.settled = True
+                if (target := await self._stay(place, mover, self._loaded, stop)) is not None:
+                    await self._move(target, stop)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+
+    async def _stay(self, place: Place, mover: Mover, loaded: _Loaded, stop: asyncio.Event) -> Span | None:
+        """Serve these blocks until `stop` is set, p2pd ends, or it is time to move, and where to."""
+        settings = self.settings
         service = Service(
-            host,
+            place.host,
             loaded.span,
             loaded.runner,
-            Archive(self.settings.history_bytes),
+            Archive(settings.history_bytes),
             self.model,
             loaded.speed,
             self._about(),
             allowed=self._membership.allowed,
-            delay_s=self.settings.link_delay_s,
+            delay_s=settings.link_delay_s,
         )
+        stay = Stay(service, self._announcer, loaded.blocks, None if self._stays else mover, settings.drain_s)
         await service.start()
         try:
-            await self._announce(directory, await place.addresses(), loaded, NodeState.SERVING)
+            await stay.begin()
             self._on_serving(self._describe(await place.addresses(), loaded))
-            await self._keep_announcing(place, loaded, stop)
-            if not host.ended.is_set():
-                await self._announce(directory, await place.addresses(), loaded, NodeState.LEAVING)
-                await service.drain(self.settings.drain_s)
+            return await stay.end(stop, place.host.ended)
         finally:
             await service.close()
 
-    async def _keep_announcing(self, place: Place, loaded: _Loaded, stop: asyncio.Event) -> None:
+    async def _keep_announcing(self, place: Place) -> None:
         """Every half minute; sooner while none of the peers we know answers, or when our addresses change."""
-        wait_s, directory = RETRY_S, place.directory
+        wait_s, refresh_s = RETRY_S, self.settings.pace.refresh_s
         while True:
-            await first_of(stop.wait(), place.host.ended.wait(), place.moved.wait(), timeout_s=wait_s)
-            if stop.is_set() or place.host.ended.is_set():
-                return
+            await first_of(place.moved.wait(), timeout_s=wait_s)
             place.moved.clear()
             try:
-                self._remember(await directory.nodes(self.model))
+                self._remember(await place.directory.nodes(self.model))
                 peers = self._membership.peers
                 some = random.sample(peers, min(len(peers), MAX_MET))
-                met = await directory.meet(some) if some else True
-                await self._announce(directory, await place.addresses(), loaded, NodeState.SERVING)
-                wait_s = REFRESH_S if met else min(2 * wait_s, REFRESH_S)
+                met = await place.directory.meet(some) if some else True
+                await self._announcer.repeat()
+                wait_s = refresh_s if met else min(2 * wait_s, refresh_s)
             except Exception:  # a failed round is made good by the next; the announcement lives for two
-                log.warning("could not announce", exc_info=True)
+                log.warning("cannot look around", exc_info=True)
 
     def _remember(self, nodes: list[Announcement]) -> None:
         """Other nodes' addresses, to find the swarm again if it is lost."""
         others = [a for a in nodes if a.node != self.identity.public]
         self._membership.remember(PeerAddress(peer_id(a.node), a.addresses) for a in others)
 
-    async def _take_span(
-        self, directory: Directory, addresses: tuple[Address, ...], stop: asyncio.Event
-    ) -> _Loaded | None:
-        """Choose, announce, load and test the blocks; None if `stop` came first."""
-        start, stop_block = self._choose(await directory.nodes(self.model))
-        joining = self._announcement(addresses, start, stop_block, NodeState.JOINING)
-        await directory.announce(joining)
-        log.info("loading blocks %d:%d of %s", start, stop_block, self.source.name)
-        loading = asyncio.ensure_future(_in_thread(lambda: self._load(start, stop_block)))
-        await first_of(loading, stop.wait())
-        if stop.is_set():
-            loading.cancel()
-            return None
-        return await loading
+    async def _choose(self, mover: Mover) -> Span:
+        """The blocks to begin with, announced. Raises PlacementError or SwarmError."""
+        if self.settings.blocks is None:
+            return await mover.join(self._blocks_that_fit())
+        span = parse_span(self.settings.blocks, self.anatomy.blocks)
+        await self._announcer.say(*span, NodeState.JOINING)
+        return span
 
-    def _choose(self, nodes: list[Announcement]) -> tuple[int, int]:
-        blocks = self.anatomy.blocks
-        if self.settings.blocks is not None:
-            return parse_span(self.settings.blocks, blocks)
+    def _blocks_that_fit(self) -> int:
         sizes = tuple(count * self.dtype.itemsize for count in self.anatomy.block_parameters)
-        fitting = blocks_that_fit(sizes, self._kv_bytes_per_block(), int(free_bytes(self.device) * MEMORY_SHARE))
-        others = [a for a in nodes if a.node != self.identity.public and a.state is not NodeState.LEAVING]
-        return choose_span(others, blocks, min(fitting, self.settings.max_blocks or blocks))
+        available = int(free_bytes(self.device) * MEMORY_SHARE)
+        fitting = blocks_that_fit(sizes, self._kv_bytes_per_block(), available)
+        return min(fitting, self.settings.max_blocks or fitting)
 
     def _kv_bytes_per_block(self) -> int:
         config = self.anatomy.config.get_text_config(decoder=True)
@@ -205,37 +208,37 @@ class Node:
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return 2 * int(heads) * int(head_dim) * self.dtype.itemsize * self.settings.kv_tokens
 
+    async def _move(self, target: Span, stop: asyncio.Event) -> None:
+        """Load other blocks in the place of ours; ours again if that fails, and then we stay for good."""
+        assert self._loaded is not None, "there is nothing to move from"
+        old, self._loaded = self._loaded.blocks, None
+        gc.collect()  # there may not be room for both
+        for span in (target, old):
+            try:
+                return await self._take(span, stop)
+            except Exception as error:  # whatever it is, we could serve before
+                if span == old:
+                    raise
+                log.warning("cannot load blocks %d:%d, going back to %d:%d for good: %s", *target, *old, error)
+            self._stays = True
+            await self._announcer.say(*old, NodeState.JOINING)
+
+    async def _take(self, span: Span, stop: asyncio.Event) -> None:
+        """Load and test blocks, unless `stop` comes first."""
+        log.info("loading blocks %d:%d of %s", *span, self.source.name)
+        loading = asyncio.ensure_future(in_thread(lambda: self._load(*span)))
+        await first_of(loading, stop.wait())
+        if stop.is_set():
+            loading.cancel()
+            return
+        self._loaded = await loading
+        self._announcer.speed = self._loaded.speed
+
     def _load(self, start: int, stop: int) -> _Loaded:
         span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.dtype, self.device)
         self_test(span)
         runner = choose_runner(span, self.settings.kv_tokens)
         return _Loaded(span, runner, measure(span, runner))
-
-    async def _announce(
-        self, directory: Directory, addresses: tuple[Address, ...], loaded: _Loaded, state: NodeState
-    ) -> None:
-        announcement = self._announcement(addresses, loaded.span.start, loaded.span.stop, state)
-        if not await directory.announce(announcement):
-            log.info("no peer of the directory kept our announcement")
-
-    def _announcement(self, addresses: tuple[Address, ...], start: int, stop: int, state: NodeState) -> Announcement:
-        now_ms = time.time_ns() // 1_000_000
-        # The DHT keeps the record that expires last, so each must outlive the one before; the last one too.
-        self._expires_ms = min(max(now_ms + LIFE_MS, self._expires_ms + 1), now_ms + MAX_LIFE_MS)
-        speed = self._loaded.speed if self._loaded else None
-        return Announcement(
-            node=self.identity.public,
-            model=self.model,
-            issued_ms=now_ms,
-            expires_ms=self._expires_ms,
-            start=start,
-            stop=stop,
-            profile=PROFILES[self.dtype],
-            state=state,
-            decode_us=speed.decode_us if speed else 0,
-            prefill_us=speed.prefill_us if speed else 0,
-            addresses=addresses_that_fit(addresses),
-        ).signed(self.identity)
 
     @property
     def model_name(self) -> str:
@@ -259,29 +262,3 @@ class Node:
             decode_ms=loaded.speed.decode_s * 1e3,
             shards=tuple(self.checkpoint.opened),
         )
-
-
-async def _in_thread(work: Callable[[], Result]) -> Result:
-    """Run `work` in a thread that does not keep the process alive when it is to stop."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Result] = loop.create_future()
-
-    def finish(result: Result | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]  # a result is there when no error is
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(finish, result, error)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await done

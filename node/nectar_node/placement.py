@@ -1,28 +1,33 @@
-"""Which blocks a node should serve: those of which the swarm does least.
+"""Which blocks a node that joins should serve: those of which the swarm does least.
 
 The rule is Petals': a block's throughput is the sum over the nodes that serve it; a node that joins takes the window
 whose blocks are worst, compared from the worst block upwards. Pure functions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nectar_protocol.announcement import Announcement
 
 from nectar_node.errors import PlacementError
 
 
-def block_throughput(announcements: Iterable[Announcement], blocks: int) -> list[float]:
-    """Tokens per second that nodes offer for each block, by their own measurements.
+def rates(announcements: Sequence[Announcement]) -> list[float]:
+    """Each node's tokens per second, by its own measurements.
 
-    A node that still loads has measured nothing; it counts like the average of the others.
+    A node that still loads for the first time has measured nothing; it counts like the average of the others.
     """
-    present = list(announcements)
-    known = [1e6 / a.decode_us for a in present if a.decode_us]
+    known = [1e6 / a.decode_us for a in announcements if a.decode_us]
     usual = sum(known) / len(known) if known else 1.0
+    return [1e6 / a.decode_us if a.decode_us else usual for a in announcements]
+
+
+def block_throughput(announcements: Iterable[Announcement], blocks: int) -> list[float]:
+    """Tokens per second that nodes offer for each block."""
+    present = list(announcements)
     throughput = [0.0] * blocks
-    for announcement in present:
+    for announcement, rate in zip(present, rates(present), strict=True):
         for block in range(announcement.start, min(announcement.stop, blocks)):
-            throughput[block] += 1e6 / announcement.decode_us if announcement.decode_us else usual
+            throughput[block] += rate
     return throughput
 
 

@@ -35,11 +35,17 @@ class Profile(IntEnum):
 
 
 class NodeState(IntEnum):
-    """JOINING loads its span and cannot serve yet; LEAVING is the last word of a node that goes."""
+    """JOINING loads its span and cannot serve yet; LEAVING is the last word of a node that goes.
+
+    MOVING serves still, and asks leave to take other blocks: nobody may rely on it to stay. PINNED serves, and stays
+    where its operator put it.
+    """
 
     JOINING = 1
     SERVING = 2
     LEAVING = 3
+    MOVING = 4
+    PINNED = 5
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Announcement:
             raise MalformedError(f"[{self.start}, {self.stop}) is not a span of blocks")
         if not 0 < self.expires_ms - self.issued_ms <= MAX_LIFE_MS:
             raise MalformedError(f"an announcement lives 1 to {MAX_LIFE_MS} ms")
+
+    @property
+    def serves(self) -> bool:
+        """May sessions be opened on this node?"""
+        return self.state in (NodeState.SERVING, NodeState.MOVING, NodeState.PINNED)
 
     def body(self) -> bytes:
         return b"".join(

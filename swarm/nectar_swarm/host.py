@@ -29,6 +29,7 @@ from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
 
 DIAL_TIMEOUT_S = 4.0
 STARTUP_TIMEOUT_S = 20.0
+STOP_SERVING_S = 1.0
 
 StreamHandler = Callable[[PeerID, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -175,6 +176,13 @@ class Host:
             await handler(PeerID(info.peer_id.to_base58()), reader, writer)
 
         await self.p2p.add_binary_stream_handler(protocol, accept)
+
+    async def stop_serving(self, protocol: str) -> None:
+        """Take no more streams of this protocol; it may be served again."""
+        if not self.ended.is_set():
+            with contextlib.suppress(Exception):  # p2pd ends under us, or hangs
+                async with asyncio.timeout(STOP_SERVING_S):
+                    await self.p2p.remove_binary_stream_handler(protocol)
 
     async def close(self) -> None:
         self._watch.cancel()

@@ -75,6 +75,7 @@ class Peers:
         self._spawn(self._watch())
 
     async def close(self) -> None:
+        await self.host.stop_serving(PROTOCOL)
         for link in [*self._dialled.values(), *self._accepted.values()]:
             link.close()
         tasks = [*self._tasks, *self._connecting.values(), *self._dialling.values()]

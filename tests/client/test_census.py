@@ -23,6 +23,12 @@ def test_blocks_are_covered_by_nodes_that_serve_and_answer() -> None:
     assert model.coverage() == [1, 1, 2, 1, 0, 0]
 
 
+def test_nodes_that_are_pinned_or_ask_to_move_cover_their_blocks() -> None:
+    nodes = (seen(0, 2, "m", NodeState.PINNED), seen(1, 3, "m", NodeState.MOVING), seen(0, 3, None, NodeState.MOVING))
+    assert [node.state for node in nodes] == ["serving", "moving", "silent"]
+    assert SeenModel(MODEL, nodes).coverage() == [1, 2, 1]
+
+
 def test_blocks_that_nobody_announces_are_missing_when_nodes_say_that_they_exist() -> None:
     model = SeenModel(MODEL, (seen(0, 2, "m", blocks=4), seen(0, 1, None)))
     assert model.coverage() == [1, 1, 0, 0]

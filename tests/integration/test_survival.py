@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from nectar.errors import NoRouteError
-
 from benchmarks.survival import plan, run
+from nectar.errors import NoRouteError
 
 KILLS = 20
 ERROR_WITHIN_S = 10.0

@@ -402,6 +402,18 @@ async def test_the_others_close_is_a_death_like_any_other(join: Join, eventually
     assert (peer, "closed its link" in reason or "lost its link" in reason) == (other.id, True)
 
 
+async def test_a_peer_that_has_closed_takes_no_links_until_it_serves_again(join: Join, eventually: Eventually) -> None:
+    one, other = await join(), await join()
+    await other.peers.close()
+    with pytest.raises(UnreachableError, match="does not speak"):
+        await one.connect(other)
+    again = peers_module.Peers(other.host, other.handler)
+    await again.start()
+    (await one.connect(other)).send(1, Kind.STEP, b"again")
+    await eventually(lambda: other.handler.messages)
+    await again.close()
+
+
 async def test_after_a_death_a_new_link_can_be_made(join: Join, eventually: Eventually) -> None:
     one, other = await join(), await join()
     first = await one.connect(other)

@@ -278,7 +278,7 @@ def announcement_vectors() -> Json:
         "no address, leaving": replace(plain, state=NodeState.LEAVING, addresses=()),
         "every minimum": replace(least, profile=Profile.F32, state=NodeState.JOINING, addresses=()),
         "every maximum": replace(
-            replace(most, start=9_999, stop=10_000, profile=Profile.NF4, state=NodeState.LEAVING),
+            replace(most, start=9_999, stop=10_000, profile=Profile.NF4, state=NodeState.PINNED),
             issued_ms=2**64 - 1 - MAX_LIFE_MS,
             expires_ms=2**64 - 1,
         ),
@@ -317,7 +317,7 @@ def announcement_vectors() -> Json:
         "block 10,001, signed": at("stop", (10_001).to_bytes(2, "big")),
         "profile 5, signed": at("profile", b"\5"),
         "state 0, signed": at("state", b"\0"),
-        "state 4, signed": at("state", b"\4"),
+        "state 6, signed": at("state", b"\6"),
         "expires when issued, signed": at("expires_ms", body[72:80]),
         "expires before issued, signed": at("expires_ms", bytes(8)),
         "lives a millisecond too long, signed": at("expires_ms", (1_767_225_720_001).to_bytes(8, "big")),

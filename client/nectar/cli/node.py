@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     help="Seconds to wait for sessions on leaving.",
 )
 @options.link_delay_ms
+@click.option("--pace", type=click.FloatRange(1), default=1.0, hidden=True, help="Announce and move so much faster.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="Leave when standard input ends, as a child process does.")
 @options.json_output
 @options.verbose
@@ -68,6 +69,7 @@ def command(
     history_gib: float,
     drain: float,
     link_delay_ms: float,
+    pace: float,
     until_eof: bool,
     as_json: bool,
     verbose: int,
@@ -84,6 +86,7 @@ def command(
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
     if not as_json:
         say("loading …")
+    from nectar_node.announcer import Pace
     from nectar_node.node import Node, NodeSettings
     from nectar_swarm.host import Listen
     from nectar_swarm.reachability import Reachability
@@ -99,6 +102,7 @@ def command(
             history_bytes=int(history_gib * 2**30),
             drain_s=drain,
             link_delay_s=link_delay_ms / 1e3,
+            pace=Pace().times(pace),
             **settings,
         ),
         lambda serving: tell_json(serving) if as_json else tell(serving, new_swarm=not peers),
