@@ -10,7 +10,7 @@ demo: .venv/ready
 	@$(BIN)/nectar demo
 
 test: .venv/ready
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -7,29 +7,45 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.survival import plan, run
 from nectar.errors import NoRouteError
 
-KILLS = 20
+from benchmarks.survival.plan import Campaign, plan
+from benchmarks.survival.play import Result, play
+from benchmarks.survival.verdict import Verdict
+
+KILLS = 14
 ERROR_WITHIN_S = 10.0
 
 
-def test_twenty_seeded_kills_cost_no_token_and_hang_nothing() -> None:
-    results = run(KILLS, seed=0)
-    assert len(results) == KILLS
-    assert [result for result in results if result.wrong or result.hung or result.error] == []
-    assert sum(result.repaired for result in results) >= KILLS - 2  # a signal may come as the last token leaves
+def failures(campaigns: list[Campaign]) -> list[Result]:
+    results = [result for campaign in campaigns for result in play(campaign)]
+    assert sum(result.repaired for result in results) >= 0.8 * len(
+        results
+    )  # a signal may come as the last token leaves
+    return [result for result in results if result.verdict is Verdict.WRONG or result.hung or result.error]
 
 
-def test_the_plan_holds_every_kind_of_kill_and_both_phases() -> None:
-    kills = plan(KILLS, seed=0)
-    assert {(kill.target, kill.signal) for kill in kills} == {
+def test_seeded_kills_cost_no_token_and_hang_nothing() -> None:
+    assert failures(plan(KILLS, seed=0)[:1]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hundreds_of_seeded_kills_cost_no_token_and_hang_nothing(seed: int) -> None:
+    assert failures(plan(200, seed=seed)) == []
+
+
+def test_the_plan_holds_every_kind_of_loss_and_both_phases() -> None:
+    rounds = [one for campaign in plan(200, seed=0) for one in campaign.rounds]
+    shots = [shot for one in rounds for shot in one.shots]
+    assert {(shot.target, shot.signal) for shot in shots} == {
         (target, name) for target in ("node", "p2pd") for name in ("SIGKILL", "SIGSTOP")
     }
-    assert {kill.hop for kill in kills} == {0, 1}
-    assert any(kill.token == 0 for kill in kills)
-    assert any(kill.token > 0 for kill in kills)
-    assert plan(KILLS, seed=0) == kills
+    assert {one.way for one in rounds} == {"greedy", "drafts", "beams"}
+    assert any(len(one.shots) == 2 for one in rounds)
+    assert any(one.during_replay for one in rounds)
+    assert {one.token > 0 for one in rounds} == {True, False}
+    assert plan(200, seed=0) == plan(200, seed=0)
 
 
 def test_without_a_replacement_the_error_names_the_blocks_and_a_new_node_resumes_the_session(

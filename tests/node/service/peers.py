@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, count
 from typing import Any
 
@@ -14,9 +15,10 @@ from nectar_protocol.identity import Identity, PeerID
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host
-from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, Neighbours, Open, Routed, Status, Step
+from nectar_swarm.link import WIRE_VERSIONS, Link
+from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
 from nectar_swarm.peers import Peers
+from nectar_swarm.status import Status
 
 from tests.node.sessions import START, STOP, Turn, cached
 
@@ -26,8 +28,11 @@ HANGS_S = 60.0  # a test that waits so long has failed
 NOBODY = Identity.from_seed(b"x" * 32).peer_id
 Message = Routed | Step | Error | Status
 READERS: dict[Kind, Callable[[bytes], Message]] = {
-    Kind.ROUTED: Routed.unpack, Kind.STEP: Step.unpack, Kind.ERROR: Error.unpack, Kind.STATUS: Status.unpack,
-}  # fmt: skip
+    Kind.ROUTED: Routed.unpack,
+    Kind.STEP: Step.unpack,
+    Kind.ERROR: partial(Error.unpack, version=WIRE_VERSIONS.newest),
+    Kind.STATUS: partial(Status.unpack, version=WIRE_VERSIONS.newest),
+}
 numbers = count(1)
 
 
