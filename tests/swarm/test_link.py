@@ -87,7 +87,8 @@ async def test_a_flood_of_short_messages_leaves_others_their_turn(join: Join, ev
         link.send(number, Kind.ASK)
     await eventually(lambda: sum(turns) == 5000)
     assert [number for _, number, _, _ in other.handler.messages] == list(range(5000))
-    assert max(turns) <= link_module.MAX_PER_TURN
+    # Between two counts the end of one turn and the beginning of the next may lie.
+    assert max(turns) <= 2 * link_module.MAX_PER_TURN
 
 
 async def test_pings_are_answered_and_the_round_trip_measured(join: Join, eventually: Eventually) -> None:
