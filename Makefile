@@ -4,13 +4,16 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN = .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: .venv/ready
 	@$(BIN)/nectar demo
 
 test: .venv/ready
 	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/ready
+	@$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -129,5 +129,6 @@ def test_answers_a_greeting_in_words() -> None:
     assert len(words_of(text)) >= 3
 
 
+@pytest.mark.slow
 def test_corpus_is_the_same_every_time(corpus: Any) -> None:
     assert training("corpus").build_corpus().digest() == corpus.digest()

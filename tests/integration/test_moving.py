@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
 FAST = ("--pace", "10", "--drain", "5")
 
 
+@pytest.mark.slow
 def test_when_the_only_node_of_some_blocks_dies_one_of_two_others_takes_them_and_the_session_goes_on(
     start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_node_that_nobody_can_dial_finds_that_out_and_serves_through_a_relay(
     assert told["repairs"] == []
 
 
+@pytest.mark.slow
 def test_two_nodes_that_cannot_dial_each_other_are_joined_by_a_relay(
     star: Star, bootstrap: Bootstrap, start: Callable[..., NodeProcess], text: str, tmp_path: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_two_nodes_that_cannot_dial_each_other_are_joined_by_a_relay(
     assert bootstrap.carried(f"from {first.peer} to {second.peer}")
 
 
+@pytest.mark.slow
 def test_without_a_relay_the_link_of_two_nodes_that_cannot_dial_each_other_runs_through_the_client(
     star: Star, bootstrap: Bootstrap, start: Callable[..., NodeProcess], text: str, tmp_path: Path
 ) -> None:
@@ -154,6 +156,7 @@ def test_without_a_relay_the_link_of_two_nodes_that_cannot_dial_each_other_runs_
     assert not bootstrap.carried("a circuit")
 
 
+@pytest.mark.slow
 def test_a_session_survives_the_death_of_its_relay(
     star: Star, start_bootstrap: Callable[..., Bootstrap], start: Callable[..., NodeProcess], text: str, tmp_path: Path
 ) -> None:
