@@ -36,13 +36,13 @@ class Admission:
     @property
     def kv_free(self) -> int:
         """Positions that a new session could have."""
-        idle = sum(s.request.batch * s.request.max_length for s in self._sessions() if self._evictable(s))
+        idle = sum(session.request.positions for session in self._sessions() if self._evictable(session))
         return self.runner.kv_free + idle
 
     def admit(self, request: Open) -> tuple[object, Record]:
         """KV and a record for a new session. Raises FullError."""
-        row_bytes = request.max_length * self._width * request.dtype.itemsize
-        record = self.archive.open(2 * request.batch * row_bytes)  # what is received, and what is sent
+        one_way_bytes = request.positions * self._width * request.dtype.itemsize
+        record = self.archive.open(2 * one_way_bytes)  # what is received, and what is sent
         if record is None:
             raise FullError(f"this node's history has {self.archive.free_bytes >> 20} MiB left, too little for this")
         try:
@@ -69,12 +69,11 @@ class Admission:
         session.record.close()
 
     def _reserve(self, request: Open) -> object:
-        wanted = request.batch * request.max_length
         while (kv := self.runner.reserve(request.start, request.stop, request.max_length, request.pads)) is None:
             idle = [session for session in self._sessions() if self._evictable(session)]
-            if wanted > self.kv_free or not idle:
+            if request.positions > self.kv_free or not idle:
                 raise FullError(
-                    f"{wanted} positions of KV are wanted, {self.kv_free} of {self.runner.kv_total} are free"
+                    f"{request.positions} positions of KV are wanted, {self.kv_free} of {self.runner.kv_total} are free"
                 )
             self.evict(min(idle, key=lambda session: session.used_s))
         return kv

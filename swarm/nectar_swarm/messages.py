@@ -163,6 +163,11 @@ class Open:
     def batch(self) -> int:
         return len(self.pads)
 
+    @property
+    def positions(self) -> int:
+        """Of one row, that it reserves in all."""
+        return self.batch * self.max_length
+
     def pack(self) -> bytes:
         return b"".join(
             (
