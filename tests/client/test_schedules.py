@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from random import Random
 
 import pytest
 import torch
 from nectar import keeper as keeper_module
+from nectar import route as route_module
 from nectar.routing import Candidate
 from nectar.session import Session
 from nectar_protocol.manifest import ModelID
@@ -28,6 +31,7 @@ class Play:
         self.noise = torch.Generator().manual_seed(seed)
         monkeypatch.setattr(keeper_module, "time", self.swarm)
         monkeypatch.setattr(keeper_module, "RETRY_S", 0.0)
+        monkeypatch.setattr(route_module, "Random", partial(Random, seed))
         monkeypatch.setattr(history_module, "MERGE_TOKENS", self.dice.choice([2, 4, 512]))
         self._people(candidate)
         self.batch = self.dice.choice([1, 2, 3])
