@@ -5,20 +5,36 @@ that take turns, each paying for a whole iteration; a short wait for those just 
 """
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 RECENT_S = 2.0  # a session counts as active for so long after its last step
-LINGER_SHARE = 0.15  # of an iteration: the longest wait
-LATE = 1.5  # times its usual absence, from when a session is no longer waited for
-SMOOTHING = 0.3
+DEVIATIONS = 2.0  # above its usual absence, until a session is expected
+SMOOTHING = 0.25
 
 
 @dataclass
 class _Flow:
+    rows: int = 0
     short: bool = False
     left_s: float = math.inf  # when its last step was done; infinity while one is here
     absence_s: float = 0.0
+    deviation_s: float = 0.0
+
+    @property
+    def expected_s(self) -> float:
+        """When it should be back, at the latest; for one whose absences are not known, when it left."""
+        return self.left_s + self.absence_s + DEVIATIONS * self.deviation_s
+
+    def came(self, now_s: float, rows: int, *, short: bool) -> None:
+        if self.left_s < now_s:
+            absence_s = now_s - self.left_s
+            if self.absence_s and self.short:
+                self.deviation_s += SMOOTHING * (abs(absence_s - self.absence_s) - self.deviation_s)
+                self.absence_s += SMOOTHING * (absence_s - self.absence_s)
+            else:
+                self.absence_s, self.deviation_s = absence_s, 0.0
+        self.rows, self.short, self.left_s = rows, short, math.inf
 
 
 class Attendance:
@@ -27,13 +43,8 @@ class Attendance:
     def __init__(self) -> None:
         self._flows: dict[Hashable, _Flow] = {}
 
-    def came(self, key: Hashable, now_s: float, *, short: bool) -> None:
-        flow = self._flows.setdefault(key, _Flow())
-        if flow.left_s < now_s:
-            absence_s = now_s - flow.left_s
-            known = flow.absence_s and flow.short
-            flow.absence_s = (1 - SMOOTHING) * flow.absence_s + SMOOTHING * absence_s if known else absence_s
-        flow.short, flow.left_s = short, math.inf
+    def came(self, key: Hashable, now_s: float, rows: int, *, short: bool) -> None:
+        self._flows.setdefault(key, _Flow()).came(now_s, rows, short=short)
 
     def left(self, key: Hashable, now_s: float) -> None:
         if (flow := self._flows.get(key)) is not None:
@@ -47,8 +58,19 @@ class Attendance:
         active = [flow for flow in self._flows.values() if now_s - flow.left_s < RECENT_S]
         return len(active), any(flow.short for flow in active)
 
-    def wait_until(self, now_s: float, iteration_s: float) -> float:
-        """Until when it is worth to wait for those who decode and are away; the past when for nobody."""
-        limit_s = now_s + LINGER_SHARE * iteration_s
-        expected = (flow.left_s + LATE * flow.absence_s for flow in self._flows.values() if flow.short)
-        return max((time_s for time_s in expected if time_s <= limit_s), default=-math.inf)
+    def wait_until(self, now_s: float, here: int, iteration_s: Callable[[int], float]) -> float:
+        """Until when it is worth that so many rows wait for those who decode and are away; the past when for nobody.
+
+        `iteration_s` says how long so many rows take. Who comes back to a running iteration waits for its end and
+        takes one more; who is waited for shares this one. It is worth it when all rows together wait less.
+        """
+        away = [flow for flow in self._flows.values() if flow.short and now_s < flow.expected_s < math.inf]
+        coming, best_s, until_s = 0, 0.0, -math.inf
+        for flow in sorted(away, key=lambda flow: flow.expected_s):
+            coming += flow.rows
+            wait_s, together_s = flow.expected_s - now_s, iteration_s(here + coming)
+            spared_s = iteration_s(here) + iteration_s(coming) - together_s - wait_s
+            lost_s = wait_s + together_s - iteration_s(here)
+            if (gain_s := coming * spared_s - here * lost_s) > best_s:
+                best_s, until_s = gain_s, flow.expected_s
+        return until_s

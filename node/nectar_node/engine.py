@@ -56,7 +56,7 @@ class Engine:
     def submit(self, work: Work) -> None:
         with self._changed:
             now_s = work.ready_s = time.monotonic()
-            self._attendance.came(work.flow, now_s, short=work.short)
+            self._attendance.came(work.flow, now_s, work.batch * work.tokens, short=work.short)
             works = self._works.setdefault(work.flow, deque())
             works.append(work)
             if len(works) == 1:
@@ -133,9 +133,10 @@ class Engine:
 
     def _linger(self) -> float:
         """Wait for those who are about to come; returns the time."""
-        now_s = since_s = time.monotonic()
+        now_s = time.monotonic()
         while not self._stopped:
-            wait_s = self._attendance.wait_until(since_s, self._speed.iteration_s) - now_s
+            here = max(self._scheduler.short_rows, 1)
+            wait_s = self._attendance.wait_until(now_s, here, self._speed.decoding_s) - now_s
             if wait_s <= 0:
                 break
             self._changed.wait(wait_s)

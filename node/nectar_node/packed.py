@@ -141,12 +141,14 @@ class PackedRunner(ArenaRunner):
         for _, row, hidden in tokens:
             parts.append(Part(row, at, at + len(hidden), row.length))
             at += len(hidden)
-        out = self._forward(pieces[0].kv, parts, [hidden for _, _, hidden in tokens])
+        out = self._forward(pieces[0].kv, parts, [hidden for _, _, hidden in tokens], together=len(pieces) > 1)
         for part in parts:
             part.row.length = part.length
         return _unpack(pieces, {part.row: out[part.start : part.stop] for part in parts})
 
-    def _forward(self, kv: RowsKV, parts: Sequence[Part], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _forward(
+        self, kv: RowsKV, parts: Sequence[Part], hidden: Sequence[torch.Tensor], *, together: bool
+    ) -> torch.Tensor:
         """Packed hidden states [T, width] of all parts, on the CPU."""
         packed = hidden[0] if len(hidden) == 1 else torch.cat(list(hidden))
         if self.span.device.type == "cuda":
@@ -154,7 +156,13 @@ class PackedRunner(ArenaRunner):
         batch = Batch(self.arena, parts, self._expands)
         with _attention(self.span.model, PACKED):
             out = self.span.forward(
-                packed[None], batch, start=kv.start, stop=kv.stop, position_ids=batch.positions, nectar_batch=batch
+                packed[None],
+                batch,
+                start=kv.start,
+                stop=kv.stop,
+                position_ids=batch.positions,
+                together=together,
+                nectar_batch=batch,
             )
         return out[0].cpu()
 

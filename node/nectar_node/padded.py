@@ -103,7 +103,7 @@ class PaddedRunner(ArenaRunner):
         single.sort(key=lambda token: -token[0].length)
         while single:  # at once as many as the arena could hold at the longest one's length
             count = max(1, self.kv_total // (single[0][0].length + 1))
-            self._run_single(pieces[0].kv, single[:count])
+            self._run_single(pieces[0].kv, single[:count], together=len(pieces) > 1)
             single = single[count:]
         for row, length in lengths:
             row.length = length
@@ -115,7 +115,7 @@ class PaddedRunner(ArenaRunner):
         out = self.span.forward(hidden[None], cache, start=kv.start, stop=kv.stop, position_ids=positions)
         return out[0].cpu()
 
-    def _run_single(self, kv: RowsKV, single: Sequence[Token]) -> None:
+    def _run_single(self, kv: RowsKV, single: Sequence[Token], *, together: bool) -> None:
         rows = [row for row, _, _ in single]
         cache = _AlignedCache(self.arena, rows)
         lengths = torch.tensor([row.length for row in rows], device=self.span.device)[:, None]
@@ -127,6 +127,7 @@ class PaddedRunner(ArenaRunner):
             stop=kv.stop,
             position_ids=lengths,
             attention_mask=(columns >= cache.longest - lengths).long(),
+            together=together,
         ).cpu()
         for (_, _, target), result in zip(single, out, strict=True):
             target.copy_(result)

@@ -68,6 +68,10 @@ class Scheduler(Protocol):
     def rows(self) -> int:
         """Rows that wait."""
 
+    @property
+    def short_rows(self) -> int:
+        """Rows of single tokens and short verifications that wait."""
+
     def add(self, work: Work) -> None:
         """A work is ready: its flow's earlier ones are finished."""
 
@@ -91,6 +95,10 @@ class FirstCome:
     @property
     def rows(self) -> int:
         return sum(work.batch * work.left for work in (*self._short, *self._long))
+
+    @property
+    def short_rows(self) -> int:
+        return sum(work.batch * work.left for work in self._short)
 
     def add(self, work: Work) -> None:
         (self._short if work.short else self._long)[work] = None

@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, Dynamic
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from nectar_node.errors import SpanError
+from nectar_node.linear import LinearLayers
 
 
 class _Zero(nn.Module):
@@ -125,6 +126,7 @@ class SpanModel:
         for index, block in enumerate(getattr(owner, stack)):
             block.forward = _Gate(self, index, block.forward)
         self.call: _Call | None = None
+        self._linear = LinearLayers(self.model)
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
 
     @property
@@ -160,16 +162,18 @@ class SpanModel:
         stop: int,
         position_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        together: bool = False,
         **others: Any,
     ) -> torch.Tensor:
         """Hidden states [batch, tokens, width] through the model's blocks [start, stop), in the span's dtype.
 
-        `others` reach the attention function.
+        `together`: they are several sessions'. `others` reach the attention function.
         """
         arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
         self.call = call = _Call(
             hidden.to(self.device, self.dtype, non_blocking=True), start - self.start, stop - self.start
         )
+        self._linear.together = together
         try:
             self.model(
                 inputs_embeds=call.hidden,

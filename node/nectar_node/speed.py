@@ -1,6 +1,6 @@
 """How fast this node computes, measured from its work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PROMPT_ROWS = 32  # from which an iteration without decoding tells what a prompt's token costs
 SMOOTHING = 0.1
@@ -15,17 +15,26 @@ class Speed:
     prefill_s: float = 0.0
     iteration_s: float = 0.0
     added_s: float = 0.0
+    _by_rows: dict[int, float] = field(default_factory=dict)  # iterations that only decode, by their rows' bit length
 
     def count(self, short_rows: int, prompt_rows: int, elapsed_s: float) -> None:
         """An iteration through the whole span took so long."""
         if not prompt_rows:
             self.iteration_s = _smooth(self.iteration_s, elapsed_s)
+            size = short_rows.bit_length()
+            self._by_rows[size] = _smooth(self._by_rows.get(size, 0.0), elapsed_s)
             if short_rows == 1:
                 self.decode_s = _smooth(self.decode_s, elapsed_s)
         elif short_rows:
             self.added_s = _smooth(self.added_s, max(elapsed_s - self.iteration_s, 0.0) / prompt_rows)
         elif prompt_rows >= PROMPT_ROWS:
             self.prefill_s = _smooth(self.prefill_s, elapsed_s / prompt_rows)
+
+    def decoding_s(self, rows: int) -> float:
+        """An iteration that decodes about so many rows: as measured, or as long as the next smaller that was."""
+        size = rows.bit_length()
+        known = [smaller for smaller in self._by_rows if smaller <= size]
+        return self._by_rows[max(known)] if known else min(self._by_rows.values(), default=0.0)
 
     @property
     def decode_us(self) -> int:

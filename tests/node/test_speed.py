@@ -38,3 +38,16 @@ def test_what_is_announced_fits_into_its_field() -> None:
     assert (speed.decode_us, speed.prefill_us) == (1, 1)
     speed.decode_s = speed.prefill_s = 1e9
     assert speed.decode_us == speed.prefill_us == 0xFFFFFFFF
+
+
+def test_iterations_are_known_by_about_how_many_rows_they_have() -> None:
+    speed = Speed()
+    assert speed.decoding_s(3) == 0.0
+    for rows, seconds in ((4, 1.0), (7, 2.0), (16, 3.0)):
+        speed.count(rows, 0, seconds)
+    assert speed.decoding_s(5) == pytest.approx((1 - SMOOTHING) * 1.0 + SMOOTHING * 2.0), "four to seven are as one"
+    assert speed.decoding_s(9) == speed.decoding_s(4), "not measured: the next smaller"
+    assert speed.decoding_s(1000) == 3.0
+    assert speed.decoding_s(1) == speed.decoding_s(4), "nothing smaller was"
+    speed.count(4, 10, 99.0)
+    assert speed.decoding_s(16) == 3.0, "with a prompt it is no such iteration"
