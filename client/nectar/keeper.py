@@ -58,6 +58,10 @@ class Owner(Listener, Protocol):
 
     def on_placed(self) -> None:
         """All hops have been told their places, though none may have confirmed its own."""
+        ...
+
+    def on_trouble(self) -> None:
+        """The route is broken; whoever waits for it must call `ensure`."""
 
 
 class RouteKeeper:
@@ -81,6 +85,11 @@ class RouteKeeper:
     def spans(self) -> tuple[Span, ...]:
         return tuple(Span(hop.peer, hop.start, hop.stop) for hop in self.route.hops)
 
+    @property
+    def ready(self) -> bool:
+        """Is there a whole route, and does nobody want to leave it?"""
+        return self.route.complete and not self.broken and not any(hop.leaving for hop in self.route.hops)
+
     async def ensure(self, last: int, answered: int, patience_s: float) -> None:
         """Return with a whole route.
 
@@ -88,8 +97,7 @@ class RouteKeeper:
         SessionError when patience is over.
         """
         started_s, before = time.monotonic(), self.spans
-        whole = self.route.complete and not self.broken
-        if whole and not (any(hop.leaving for hop in self.route.hops) and await self._leave_behind()):
+        if self.ready or (self.route.complete and not self.broken and not await self._leave_behind()):
             return
         effort = Effort.AT_HAND if before else Effort.MEET
         failure: Exception = SessionError("no node answered")
@@ -244,6 +252,7 @@ class RouteKeeper:
         self._reasons.append(reason)
         self.broken = True
         self.news.set()
+        self._owner.on_trouble()
 
     def on_routed(self, hop: Hop, generation: int) -> None:
         hop.routed = max(hop.routed, generation)

@@ -7,6 +7,7 @@ steps are numbered, so that what a node has already is dropped. docs/protocol.md
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from types import TracebackType
 
 import torch
@@ -58,7 +59,9 @@ class Session:
         self._keeper = RouteKeeper(connection, self, model, Route(blocks, trusted))
         self._history = History()
         self._last = self._answered = self._sent = 0
-        self._answer: asyncio.Future[Step] | None = None
+        self._answer: Future[torch.Tensor] | None = None  # of the step that waits for one
+        self._alarm: asyncio.TimerHandle | None = None
+        self._minder: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -111,48 +114,97 @@ class Session:
         outputs = []
         self.position = position
         for piece in torch.split(hidden.detach().cpu(), per_step, 1):  # here, so that the loop is not held up
-            outputs.append(self._connection.run(self._step(piece, self.position, tuple(reorder))))
+            outputs.append(self._run(piece, self.position, tuple(reorder)))
             self.position += piece.shape[1]
             reorder = ()
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
 
+    def _run(self, hidden: torch.Tensor, position: int, reorder: tuple[int, ...]) -> torch.Tensor:
+        """One step, waited for. An interrupt of the waiting thread gives it up."""
+        answer: Future[torch.Tensor] = Future()
+        self._connection.call(self.begin, hidden, position, reorder, answer)
+        try:
+            return answer.result()
+        finally:
+            if not answer.done():
+                self._connection.call(self._give_up, answer)
+
     # In the loop
 
-    async def _step(self, hidden: torch.Tensor, position: int, reorder: tuple[int, ...]) -> torch.Tensor:
+    def begin(
+        self, hidden: torch.Tensor, position: int, reorder: tuple[int, ...], answer: Future[torch.Tensor]
+    ) -> None:
+        """Start a step, to be answered with the last block's output or an error.
+
+        On a route that works nothing needs to wait for it here: a task looks after it only if trouble comes, or when no
+        answer has for a second.
+        """
+        if self._closed:
+            answer.set_exception(SessionError("the session was closed"))
+            return
         self._last += 1
         self._history.append(Step(self._last, self._last, position, hidden, reorder))
-        self._answer = asyncio.get_running_loop().create_future()
-        stalls = 0
-        try:
-            while not self._answer.done():
-                await self._keeper.ensure(self._last, self._answered, self.patience_s)
-                self._pump()
-                await self._wait_for_answer()
-                if not self._answer.done() and not self._keeper.broken:
-                    stalls += 1
-                    if stalls >= MAX_STALLS:
-                        raise SessionError(
-                            f"no answer for {stalls * STALL_S:.0f} s, though all nodes of the route live"
-                        )
-                    self._keeper.note("no answer; sending again what was not answered")
-            step = self._answer.result()
-        finally:
-            self._answer = None
-        self._answered = step.last
-        self._keeper.settle(step.last)
-        return step.hidden
+        self._answer = answer
+        if self._keeper.ready:
+            self._pump()
+            self._alarm = asyncio.get_running_loop().call_later(STALL_CHECK_S, self.on_trouble)
+        else:
+            self.on_trouble()
 
-    async def _wait_for_answer(self) -> None:
+    def on_trouble(self) -> None:
+        """See to it that the waiting step, if there is one, gets its answer."""
+        if self._answer is not None and self._minder is None:
+            self._minder = asyncio.create_task(self._mind())
+
+    async def _mind(self) -> None:
+        while (answer := self._answer) is not None:
+            try:
+                await self._tend(answer)
+            except Exception as error:
+                if self._answer is answer:
+                    self._end_step(error)
+        self._minder = None
+
+    async def _tend(self, answer: Future[torch.Tensor]) -> None:
+        """Mend the route and send again, until this step has its answer. Raises what waiting longer would not mend."""
+        stalls = 0
+        while self._answer is answer:
+            await self._keeper.ensure(self._last, self._answered, self.patience_s)
+            self._pump()
+            await self._wait_for_answer(answer)
+            if self._answer is answer and not self._keeper.broken:
+                stalls += 1
+                if stalls >= MAX_STALLS:
+                    raise SessionError(f"no answer for {stalls * STALL_S:.0f} s, though all nodes of the route live")
+                self._keeper.note("no answer; sending again what was not answered")
+
+    async def _wait_for_answer(self, answer: Future[torch.Tensor]) -> None:
         """Return with an answer, with a broken route, or when nothing has happened for too long."""
-        assert self._answer is not None
         keeper, idle_s = self._keeper, 0.0
-        while not self._answer.done() and not keeper.broken and idle_s < STALL_S:
+        while self._answer is answer and not keeper.broken and idle_s < STALL_S:
             keeper.news.clear()
             try:
                 async with asyncio.timeout(STALL_CHECK_S):
                     await keeper.news.wait()
             except TimeoutError:
                 idle_s = 0.0 if keeper.check_computing() else idle_s + STALL_CHECK_S
+
+    def _give_up(self, answer: Future[torch.Tensor]) -> None:
+        """Nobody waits for this step any more."""
+        if self._answer is answer:
+            self._clear()
+            self._stop_minding()
+
+    def _clear(self) -> None:
+        self._answer = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _stop_minding(self) -> None:
+        if self._minder is not None:
+            self._minder.cancel()
+            self._minder = None
 
     def _pump(self) -> None:
         """Send the first node all that it has not been given, as fast as its link takes it."""
@@ -211,22 +263,25 @@ class Session:
                 link.send(self._keeper.number, Kind.STEP, payload)
             return
         step = Step.unpack(payload)
-        if step.last != self._last or self._answer is None or self._answer.done():
+        if step.last != self._last or self._answer is None:
             return
         asked = self._history.entries[-1].load()
         if step.hidden.shape != asked.shape or step.hidden.dtype != asked.dtype:
             self._keeper.fail(hop, f"answered {list(step.hidden.shape)} to {list(asked.shape)}")
             return
-        self._end_step(step)
+        self._answered = step.last
+        self._keeper.settle(step.last)
+        self._end_step(step.hidden)
 
-    def _end_step(self, end: Step | SessionError) -> None:
+    def _end_step(self, end: torch.Tensor | Exception) -> None:
         """Give the waiting step its answer, or the error that ends it."""
-        if self._answer is None or self._answer.done():
+        if (answer := self._answer) is None:
             return
-        if isinstance(end, Step):
-            self._answer.set_result(end)
+        self._clear()
+        if isinstance(end, torch.Tensor):
+            answer.set_result(end)
         else:
-            self._answer.set_exception(end)
+            answer.set_exception(end)
         self._keeper.news.set()
 
     def abandon(self) -> None:
@@ -237,3 +292,4 @@ class Session:
                 link.send(self._keeper.number, Kind.CLOSE)
         self._connection.remove(self._keeper.number)
         self._end_step(SessionError("the session was closed"))
+        self._stop_minding()

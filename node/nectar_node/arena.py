@@ -60,6 +60,11 @@ class Arena:
         assert values is not None, "a block is read before it is written"
         return keys, values
 
+    def past(self, block: int, offset: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys and values [1, heads, length, head size] of a stretch, in place."""
+        keys, values = self.of(block)
+        return _stretch(keys, offset, length), _stretch(values, offset, length)
+
     def reorder(self, rows: Sequence[Row], order: Sequence[int]) -> list[Row]:
         """The rows, each continuing the past of the row that `order` names for it.
 
@@ -81,3 +86,9 @@ class Arena:
             if tensor is not None:
                 tensor[target.offset : target.offset + source.length] = tensor[source.offset :][: source.length]
         target.length = source.length
+
+
+def _stretch(tensor: torch.Tensor, offset: int, length: int) -> torch.Tensor:
+    """In one view instead of three: of a token's many short operations none is too small to be saved."""
+    _, heads, size = tensor.shape
+    return tensor.as_strided((1, heads, length, size), (0, size, heads * size, 1), offset * heads * size)

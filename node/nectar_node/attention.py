@@ -36,6 +36,8 @@ def attend(
     """Queries [1, heads, n, d] at positions past … past + n - 1 over keys and values [1, KV heads, past + n, d]."""
     tokens, length, first = query.shape[2], keys.shape[2], 0
     groups = query.shape[1] // keys.shape[1]
+    if tokens == 1 and window is None and softcap is None and sinks is None:  # nearly always
+        return F.scaled_dot_product_attention(query, keys, values, scale=scaling, enable_gqa=groups != 1)
     if window is not None and past + 1 > window:  # what lies before the first query's window is never seen
         first = past + 1 - window
         keys, values, length = keys[:, :, first:], values[:, :, first:], length - first
@@ -117,7 +119,7 @@ def packed_attention(
         return _attend_varlen(query, keys, values, nectar_batch, scaling, sliding_window), None
     out = [
         attend(
-            query[:, :, part.start : part.stop],
+            query.narrow(2, part.start, part.stop - part.start),
             keys,
             values,
             past=part.past,

@@ -58,10 +58,10 @@ class Batch(Cache):
         self.arena, self.parts, self.expands = arena, parts, expands
         self.layers: list[Any] = []
         self.returned: torch.Tensor | None = None  # the keys that the family was last given
-        at = [torch.arange(part.past, part.length) for part in parts]
-        self.positions = torch.cat(at).to(arena.device, non_blocking=True)[None]
-        slots = [positions + part.row.offset for positions, part in zip(at, parts, strict=True)]
-        self._slots = torch.cat(slots).to(arena.device, non_blocking=True)
+        positions = [position for part in parts for position in range(part.past, part.length)]
+        slots = [part.row.offset + position for part in parts for position in range(part.past, part.length)]
+        self.positions = torch.tensor([positions], device=arena.device)
+        self._slots = torch.tensor(slots, device=arena.device)
 
     @cached_property
     def places(self) -> Places:
@@ -99,9 +99,7 @@ class Batch(Cache):
             at += part.length
 
     def _past(self, block: int, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
-        keys, values = self.arena.of(block)
-        first = part.row.offset
-        return tuple(tensor[first : first + part.length].transpose(0, 1)[None] for tensor in (keys, values))  # type: ignore[return-value]  # two in, two out
+        return self.arena.past(block, part.row.offset, part.length)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from random import Random
 
@@ -61,13 +62,15 @@ class Play:
             reorder = tuple(dice.choices(range(self.batch), k=self.batch)) if number and dice.random() < 0.4 else ()
             kept = past[list(reorder)] if reorder else past
             past = torch.cat([kept[:, :position], hidden], 1)
-            out = await self._under_fire(session, asyncio.create_task(session._step(hidden, position, reorder)))
+            answer: Future[torch.Tensor] = Future()
+            session.begin(hidden, position, reorder, answer)
+            out = await self._under_fire(session, answer)
             torch.testing.assert_close(out, run_blocks(past, BLOCKS)[:, position:], atol=1e-4, rtol=1e-4)
             for _ in range(dice.choice([0, 3, 50])):
                 swarm.happen()
                 await asyncio.sleep(0)
 
-    async def _under_fire(self, session: Session, step: asyncio.Task[torch.Tensor]) -> torch.Tensor:
+    async def _under_fire(self, session: Session, step: Future[torch.Tensor]) -> torch.Tensor:
         idle = 0
         while not step.done():
             for _ in range(3):
