@@ -79,11 +79,12 @@ class Streams:
 
 
 class StepTap:
-    """Counts the bytes of STEP messages, headers too, on a client's links to these peers, until `remove`."""
+    """Counts the bytes of a session's STEP messages, headers too, on the client's links, until `remove`."""
 
-    def __init__(self, connection: Any, peers: list[str]) -> None:
+    def __init__(self, connection: Any, session: Any) -> None:
         self.step_bytes = 0
-        self._tapped = [(connection, "on_message"), *((connection.present_link(peer), "send") for peer in peers)]
+        links = [connection.present_link(span.peer) for span in session.route]
+        self._tapped = [(session, "on_message"), *((link, "send") for link in links)]
         for owner, name in self._tapped:
             setattr(owner, name, self._counting(getattr(owner, name)))
 

@@ -203,7 +203,7 @@ class Serving:
         prompt = random_prompts(1, PROMPT, 0)
         with model.session(PROMPT + self.scale.tiny_tokens) as session:
             first = generate(model, prompt, 1, session=session)
-            tap = StepTap(model.connection, [span.peer for span in session.route])
+            tap = StepTap(model.connection, session)
             out = generate(model, first, self.scale.tiny_tokens - 1, session=session)
             tap.remove()
         self.check("tiny", out, PROMPT)
