@@ -5,7 +5,6 @@ the left is left out, so that a padded batch is as many rows of their own.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -152,16 +151,16 @@ class PackedRunner(ArenaRunner):
         if self.span.device.type == "cuda":
             packed = packed.pin_memory()
         batch = Batch(self.arena, parts, self._expands)
-        with _attention(self.span.model, PACKED):
-            out = self.span.forward(
-                packed[None],
-                batch,
-                start=kv.start,
-                stop=kv.stop,
-                position_ids=batch.positions,
-                together=together,
-                nectar_batch=batch,
-            )
+        out = self.span.forward(
+            packed[None],
+            batch,
+            start=kv.start,
+            stop=kv.stop,
+            position_ids=batch.positions,
+            attention=PACKED,
+            together=together,
+            nectar_batch=batch,
+        )
         return out[0].cpu()
 
 
@@ -179,14 +178,3 @@ def _unpack(pieces: Sequence[Piece], outputs: dict[Row, torch.Tensor]) -> list[t
                 result[index, result.shape[1] - len(tokens) :] = tokens
         results.append(result)
     return results
-
-
-@contextmanager
-def _attention(model: Any, name: str) -> Iterator[None]:
-    """Blocks look their attention up at every call: ours inside, the family's own for whatever else runs them."""
-    own = model.config._attn_implementation
-    model.config._attn_implementation = name
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = own

@@ -127,6 +127,7 @@ class SpanModel:
             block.forward = _Gate(self, index, block.forward)
         self.call: _Call | None = None
         self._linear = LinearLayers(self.model)
+        self._attention = self._own_attention = self.model.config._attn_implementation
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
 
     @property
@@ -152,6 +153,11 @@ class SpanModel:
         cache.activate_past_recording()
         return cache
 
+    def _attend_by(self, name: str) -> None:
+        """Blocks look the name up at every call; to set it takes longer than many a kernel."""
+        if name != self._attention:
+            self.model.config._attn_implementation = self._attention = name
+
     @torch.inference_mode()
     def forward(
         self,
@@ -162,13 +168,16 @@ class SpanModel:
         stop: int,
         position_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        attention: str | None = None,
         together: bool = False,
         **others: Any,
     ) -> torch.Tensor:
         """Hidden states [batch, tokens, width] through the model's blocks [start, stop), in the span's dtype.
 
-        `together`: they are several sessions'. `others` reach the attention function.
+        `attention` names a function of Transformers' attention interface in place of the family's own, and `others`
+        reach it. `together`: the rows are several sessions'.
         """
+        self._attend_by(attention or self._own_attention)
         arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
         self.call = call = _Call(
             hidden.to(self.device, self.dtype, non_blocking=True), start - self.start, stop - self.start
