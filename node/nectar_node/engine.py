@@ -100,6 +100,7 @@ class Engine:
 
     @torch.inference_mode()
     def _run(self) -> None:
+        torch.get_num_threads()  # or this thread's first matrix product would not know how many it may use
         while grants := self._take():
             self._started_s = time.monotonic()
             results = [result for group in _groups(grants) for result in self._compute(group)]
