@@ -152,7 +152,7 @@ def test_nobody_waits_for_the_slowest_dial_when_those_at_hand_are_enough(
     said = Announcement(
         lost.public, MODEL, now_ms, now_ms + LIFE_MS, *WHOLE, Profile.F32, NodeState.SERVING, 1, 1, (black_hole,)
     )
-    assert swarm.run(near.directory.announce(said.signed(lost)))
+    swarm.run(near.directory.announce(said.signed(lost)))  # others keep what is their own
     scout = connection.scout
     look = scout.candidates(MODEL, Effort.MEET, enough=lambda found: near.peer in {one.peer for one in found})
     assert [one.peer for one in connection.run(look)] == [near.peer]
