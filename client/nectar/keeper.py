@@ -6,6 +6,7 @@ After every change each hop is told its place anew, under a higher generation, a
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +26,8 @@ from nectar.scout import Effort
 ROUTED_S = 6.0
 RETRY_S = 0.2
 HUNG_MS = 600_000
+MAX_REPAIRS = 32  # for one step: nodes that break the route more often do so on purpose
+MAX_REASONS = 16
 AGAIN_S = 3.0  # after which nodes have refused whatever was on its way to a node that was lost
 
 log = logging.getLogger(__name__)
@@ -79,7 +82,8 @@ class RouteKeeper:
         self.broken = False
         self._connection, self._owner, self._model = connection, owner, model
         self._lost_s: dict[PeerID, float] = {}  # when nodes left this session, for whatever reason
-        self._reasons: list[str] = []
+        self._reasons: deque[str] = deque(maxlen=MAX_REASONS)
+        self._repaired_for = self._repairs = 0  # a step, and how often the route was mended for it
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -94,11 +98,12 @@ class RouteKeeper:
         """Return with a whole route.
 
         `last` is the newest step's number, `answered` that of the last answered one. Raises NoRouteError or
-        SessionError when patience is over.
+        SessionError when patience is over, or when the route has broken too often.
         """
         started_s, before = time.monotonic(), self.spans
         if self.ready or (self.route.complete and not self.broken and not await self._leave_behind()):
             return
+        self._count_repair(last)
         effort = Effort.AT_HAND if before else Effort.MEET
         failure: Exception = SessionError("no node answered")
         try:
@@ -118,6 +123,18 @@ class RouteKeeper:
         if before:
             self.repairs.append(Repair(tuple(self._reasons), before, self.spans, time.monotonic() - started_s))
         self._reasons.clear()
+
+    def _count_repair(self, last: int) -> None:
+        """Raises SessionError if there were too many for this step."""
+        if last != self._repaired_for:
+            self._repaired_for, self._repairs = last, 0
+        self._repairs += 1
+        if self._repairs > MAX_REPAIRS:
+            raise SessionError(f"the route broke {MAX_REPAIRS} times in one step; last: {self._newest_reasons}")
+
+    @property
+    def _newest_reasons(self) -> str:
+        return "; ".join(list(self._reasons)[-3:])
 
     async def _leave_behind(self) -> bool:
         """Replace nodes that said they will leave; False if nobody can, and they are used until they go."""
@@ -214,20 +231,20 @@ class RouteKeeper:
             async with asyncio.timeout(ROUTED_S):
                 while any(hop.routed < generation for hop in self.route.hops):
                     if self.broken:
-                        raise SessionError("; ".join(self._reasons[-3:]))
+                        raise SessionError(self._newest_reasons)
                     self.news.clear()
                     await self.news.wait()
         except TimeoutError as error:
             for hop in self.route.hops:
                 if hop.routed < generation:
                     self.fail(hop, f"did not confirm its place within {ROUTED_S:g} s")
-            raise SessionError("; ".join(self._reasons[-3:])) from error
+            raise SessionError(self._newest_reasons) from error
         if self.broken:
-            raise SessionError("; ".join(self._reasons[-3:]))
+            raise SessionError(self._newest_reasons)
 
     def _final(self, error: Exception, patience_s: float) -> ClientError:
         if isinstance(error, NoRouteError):
-            lost = f"; lost: {'; '.join(self._reasons[-3:])}" if self._reasons else ""
+            lost = f"; lost: {self._newest_reasons}" if self._reasons else ""
             return type(error)(error.missing, f"{error.hint} (waited {patience_s:g} s{lost})")
         return SessionError(f"no route for this session within {patience_s:g} s: {error}")
 
@@ -255,8 +272,9 @@ class RouteKeeper:
         self._owner.on_trouble()
 
     def on_routed(self, hop: Hop, generation: int) -> None:
-        hop.routed = max(hop.routed, generation)
-        self.news.set()
+        if generation <= self.route.generation:  # else it was never told that place
+            hop.routed = max(hop.routed, generation)
+            self.news.set()
 
     def on_error(self, hop: Hop, error: Error) -> SessionError | None:
         """What a hop's refusal means for the route; the error to raise if it is about the step itself."""
@@ -264,6 +282,8 @@ class RouteKeeper:
         if error.generation and error.generation != self.route.generation and (about_link or hop.routed):
             return None  # about a place that was changed since
         match error.code:
+            case ErrorCode.UNREACHABLE | ErrorCode.LOST if error.peer not in (None, self.route.successor(hop)):
+                log.info("%s tells of a neighbour that it does not have", hop.peer)
             case ErrorCode.UNREACHABLE if error.peer is not None:
                 self.route.relayed.add((hop.peer, error.peer))
                 self.note(f"{hop.peer[-6:]} cannot reach {error.peer[-6:]}; their link runs through us now")

@@ -54,6 +54,11 @@ class Route:
     def hop(self, peer: PeerID) -> Hop | None:
         return next((hop for hop in self.hops if hop.peer == peer), None)
 
+    def successor(self, hop: Hop) -> PeerID | None:
+        """The node behind a hop; None behind the last."""
+        at = self.hops.index(hop) + 1
+        return self.hops[at].peer if at < len(self.hops) else None
+
     @property
     def complete(self) -> bool:
         return bool(self.hops) and not any(hop.failed for hop in self.hops)

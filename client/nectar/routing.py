@@ -21,6 +21,7 @@ from nectar_protocol.identity import PeerID
 from nectar.errors import NoRouteError, UntrustedError
 
 HOP_S = 0.001  # what a node costs beyond its link and its computing: frames, wake-ups
+MAX_FASTEST = 256  # nodes that are met because each is the fastest for some block, by its own word
 SLACK = 0.1  # by how much more than the cheapest chain a drawn one may cost
 
 PeerSet = frozenset[PeerID]
@@ -208,7 +209,8 @@ def missing_spans(nodes: Sequence[Serving], start: int, stop: int) -> list[tuple
 
 
 def shortlist(nodes: Mapping[PeerID, Announcement], most: int, chance: Random) -> list[PeerID]:
-    """At most so many nodes that are worth meeting, but for every block the fastest; the likeliest first.
+    """At most so many nodes that are worth meeting, but for every block the fastest, up to MAX_FASTEST; the likeliest
+    first.
 
     By announced times, which are blurred by up to a half: or every client would meet the same few nodes.
     """
@@ -222,4 +224,11 @@ def shortlist(nodes: Mapping[PeerID, Announcement], most: int, chance: Random) -
         ranked.append((min(faster[block] for block in span), block_us, peer))
         faster.update(span)
     ranked.sort()
-    return [peer for at, (rank, _, peer) in enumerate(ranked) if at < most or rank == 0]
+    return [peer for at, (rank, _, peer) in enumerate(ranked) if at < most or (rank == 0 and at < MAX_FASTEST)]
+
+
+def some_of(strangers: Mapping[PeerID, Announcement], most: int, chance: Random) -> list[PeerID]:
+    """Half of them by what they announce, and half by chance: any number of false nodes may claim to be the fastest."""
+    chosen = shortlist(strangers, most // 2, chance)
+    others = sorted(strangers.keys() - set(chosen))
+    return chosen + chance.sample(others, min(len(others), most - most // 2))

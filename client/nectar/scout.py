@@ -20,7 +20,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
 from nectar_swarm.status import Status
 
-from nectar.routing import Candidate, PeerSet, shortlist
+from nectar.routing import Candidate, PeerSet, shortlist, some_of
 from nectar.view import View
 
 MEET_S = 2.0
@@ -28,7 +28,7 @@ ASK_S = 0.5
 SLOW_S = 1.0  # what a step is taken to wait on a node that did not answer in time
 GRACE_S = 0.3  # how long those who are still to be met are waited for, when the others would do
 LOOK_S = 0.5  # and otherwise, before it is said who has been met so far; also for a directory that is slow
-MAX_MET = 32
+MAX_MET, MAX_STRANGERS = 32, 8  # of those we know something of; of others, if there are as many of the former
 FRESH_S, STALE_S = 0.5, 10.0
 SOON_S, GROWTH = 1.0, 1.5  # the first pause after a death, and by what each is longer than the one before
 
@@ -66,6 +66,7 @@ class Scout:
         self._reading: dict[ModelID, asyncio.Task[None]] = {}
         self._meeting: dict[tuple[ModelID, PeerID], asyncio.Task[Candidate | None]] = {}
         self._trusted: set[PeerID] = set()  # by any session of this process
+        self._seen: frozenset[PeerID] = frozenset()  # who have answered in the directory
         self._hurry, self._pause_s = asyncio.Event(), REFRESH_S
 
     async def candidates(
@@ -96,13 +97,21 @@ class Scout:
         return met
 
     def _begin_to_meet(self, model: ModelID, effort: Effort) -> list[asyncio.Task[Candidate | None]]:
-        """Tasks that meet the likeliest nodes, those that are under way already among them."""
+        """Tasks that meet the likeliest nodes, those that are under way already among them.
+
+        Who has a link or has answered in the directory exists; any number of others may not.
+        """
         nodes = self._view.nodes(model)
         wanted = {peer: node for peer, node in nodes.items() if self._is_wanted(peer, node, effort)}
         mine = {peer: node for peer, node in wanted.items() if peer in self._trusted}
-        others = {peer: node for peer, node in wanted.items() if peer not in self._trusted}
-        chosen = shortlist(mine, MAX_MET, self._chance) + shortlist(others, MAX_MET, self._chance)
+        real = {peer: node for peer, node in wanted.items() if peer not in mine and self._exists(peer)}
+        strangers = {peer: node for peer, node in wanted.items() if peer not in mine and peer not in real}
+        chosen = shortlist(mine, MAX_MET, self._chance) + shortlist(real, MAX_MET, self._chance)
+        chosen += some_of(strangers, max(MAX_MET - len(chosen), MAX_STRANGERS), self._chance)
         return [self._meeting_with(peer, wanted[peer]) for peer in chosen]
+
+    def _exists(self, peer: PeerID) -> bool:
+        return peer in self._seen or self._network.present_link(peer) is not None
 
     def _meeting_with(self, peer: PeerID, node: Announcement) -> asyncio.Task[Candidate | None]:
         key = node.model, peer
@@ -191,7 +200,10 @@ class Scout:
         if model not in self._reading:
 
             async def read() -> None:
-                self._view.learn(model, await (await self._network.directory()).nodes(model))
+                directory = await self._network.directory()
+                linked = {peer for peer in self._view.nodes(model) if self._network.present_link(peer)}
+                self._view.learn(model, await directory.nodes(model, linked | self._trusted))
+                self._seen = directory.peers
 
             task = self._reading[model] = asyncio.create_task(read())
             task.add_done_callback(lambda done: self._has_read(model, done))

@@ -6,6 +6,7 @@ steps are numbered, so that what a node has already is dropped. docs/protocol.md
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -21,7 +22,7 @@ from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
 
 from nectar.connection import Connection
 from nectar.errors import RequestError, SessionError
-from nectar.keeper import Repair, RouteKeeper, Span
+from nectar.keeper import HUNG_MS, Repair, RouteKeeper, Span
 from nectar.route import Hop, Route
 from nectar.routing import PeerSet
 
@@ -181,7 +182,8 @@ class Session:
     async def _wait_for_answer(self, answer: Future[torch.Tensor]) -> None:
         """Return with an answer, with a broken route, or when nothing has happened for too long."""
         keeper, idle_s = self._keeper, 0.0
-        while self._answer is answer and not keeper.broken and idle_s < STALL_S:
+        until_s = time.monotonic() + HUNG_MS / 1000  # whatever nodes say of their computing
+        while self._answer is answer and not keeper.broken and idle_s < STALL_S and time.monotonic() < until_s:
             keeper.news.clear()
             try:
                 async with asyncio.timeout(STALL_CHECK_S):
@@ -268,6 +270,9 @@ class Session:
         asked = self._history.entries[-1].load()
         if step.hidden.shape != asked.shape or step.hidden.dtype != asked.dtype:
             self._keeper.fail(hop, f"answered {list(step.hidden.shape)} to {list(asked.shape)}")
+            return
+        if not torch.isfinite(step.hidden).all():
+            self._keeper.fail(hop, "answered with what are no finite numbers")
             return
         self._answered = step.last
         self._keeper.settle(step.last)

@@ -8,6 +8,7 @@ from nectar_protocol.identity import PeerID, peer_id
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.host import PeerAddress
 
+MAX_KNOWN = 2048  # nodes of a model
 ASIDE_S, MAX_ASIDE_S = 1.0, 60.0
 BUSY_S = 1.0  # where a busy node does not say when it may be asked again
 
@@ -25,10 +26,15 @@ class View:
     # Announcements
 
     def learn(self, model: ModelID, announcements: Iterable[Announcement]) -> None:
-        """Take in what the directory holds now. A node that is somewhere else now has not failed there."""
+        """Take in what the directory holds now. A node that is somewhere else now has not failed there.
+
+        If that is more than we keep, those go that it does not hold now.
+        """
         known = self._living(model)
-        for node in announcements:
-            peer = peer_id(node.node)
+        now = [(peer_id(node.node), node) for node in announcements]
+        if len(known) + len(now) > MAX_KNOWN:
+            known = {peer: known[peer] for peer, _ in now if peer in known}
+        for peer, node in now:
             before = known.get(peer)
             if before is not None and node.issued_ms <= before.issued_ms:
                 continue

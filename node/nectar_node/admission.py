@@ -4,8 +4,10 @@ When KV is short, sessions that nobody has used for a while lose theirs. They do
 this node computes it again when they come back.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection
 
+from nectar_protocol.identity import PeerID
 from nectar_swarm.messages import Open
 
 from nectar_node.archive import Archive, Record
@@ -15,11 +17,12 @@ from nectar_node.runner import Runner
 from nectar_node.scheduler import Work
 from nectar_node.session import Session
 
+MAX_SESSIONS, MAX_SESSIONS_PER_OWNER = 4096, 1024
 EVICTABLE_S = 10.0  # unused for so long, a session's KV may be wanted for another
 
 
 class Admission:
-    """`sessions()` are those that are open; `now_s()` is the loop's clock."""
+    """`sessions()` are those that are open; `expire(session)` ends one; `now_s()` is the loop's clock."""
 
     def __init__(
         self,
@@ -27,11 +30,13 @@ class Admission:
         archive: Archive,
         engine: Engine,
         width: int,
-        sessions: Callable[[], Iterable[Session]],
+        sessions: Callable[[], Collection[Session]],
+        expire: Callable[[Session], None],
         now_s: Callable[[], float],
     ) -> None:
         self.runner, self.archive = runner, archive
         self._engine, self._width, self._sessions, self._now_s = engine, width, sessions, now_s
+        self._expire = expire
 
     @property
     def kv_free(self) -> int:
@@ -39,17 +44,39 @@ class Admission:
         idle = sum(session.request.positions for session in self._sessions() if self._evictable(session))
         return self.runner.kv_free + idle
 
-    def admit(self, request: Open) -> tuple[object, Record]:
+    def admit(self, request: Open, owner: PeerID) -> tuple[object, Record]:
         """KV and a record for a new session. Raises FullError."""
+        self._make_way_for(owner)
         one_way_bytes = request.positions * self._width * request.dtype.itemsize
-        record = self.archive.open(2 * one_way_bytes)  # what is received, and what is sent
-        if record is None:
-            raise FullError(f"this node's history has {self.archive.free_bytes >> 20} MiB left, too little for this")
+        record = self._record(2 * one_way_bytes)  # what is received, and what is sent
         try:
             return self._reserve(request), record
         except FullError:
             record.close()
             raise
+
+    def _make_way_for(self, owner: PeerID) -> None:
+        """Make sure of a place among the sessions: whoever has most of them may lose one. Raises FullError."""
+        owners = Counter(session.owner for session in self._sessions())
+        if owners[owner] >= MAX_SESSIONS_PER_OWNER:
+            raise FullError(f"{MAX_SESSIONS_PER_OWNER} sessions of yours are open")
+        if owners.total() < MAX_SESSIONS:
+            return
+        [(most, count)] = owners.most_common(1)
+        idle = [session for session in self._sessions() if session.owner == most and self._idle(session)]
+        if count <= owners[owner] + 1 or not idle:
+            raise FullError(f"{MAX_SESSIONS} sessions are open")
+        self._expire(min(idle, key=lambda session: session.used_s))
+
+    def _record(self, expected_bytes: int) -> Record:
+        """Room in the history; sessions that have done nothing since they came make way. Raises FullError."""
+        while (record := self.archive.open(expected_bytes)) is None:
+            unused = [session for session in self._sessions() if not session.accepted and self._idle(session)]
+            free_bytes = self.archive.free_bytes + sum(session.record.reserved_bytes for session in unused)
+            if not unused or expected_bytes > free_bytes:
+                raise FullError(f"this node's history has {free_bytes >> 20} MiB left, too little for this")
+            self._expire(min(unused, key=lambda session: session.used_s))
+        return record
 
     def restore(self, session: Session) -> None:
         """Compute an evicted session's KV again, ahead of its next step. Raises FullError."""
@@ -79,5 +106,7 @@ class Admission:
         return kv
 
     def _evictable(self, session: Session) -> bool:
-        idle = self._now_s() - session.used_s > EVICTABLE_S
-        return idle and session.kv is not None and not session.waiting
+        return session.kv is not None and self._idle(session)
+
+    def _idle(self, session: Session) -> bool:
+        return self._now_s() - session.used_s > EVICTABLE_S and not session.waiting

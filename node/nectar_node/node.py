@@ -175,8 +175,7 @@ class Node:
             place.moved.clear()
             try:
                 self._remember(await place.directory.nodes(self.model))
-                peers = self._membership.peers
-                some = random.sample(peers, min(len(peers), MAX_MET))
+                some = self._membership.some(MAX_MET)
                 met = await place.directory.meet(some) if some else True
                 await self._announcer.repeat()
                 wait_s = refresh_s if met else min(2 * wait_s, refresh_s)

@@ -4,6 +4,7 @@ They wait two seconds, few and small in all, and are then refused.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,13 +33,27 @@ class Parking:
     def park(self, peer: PeerID, session: int, payload: bytes) -> None:
         parked = Parked(peer, session, payload)
         own = [len(other.payload) for other in self._waiting if other.peer == peer]
-        crowded = len(self._waiting) >= MAX_FRAMES or self._bytes + len(payload) > MAX_BYTES
-        if crowded or len(own) >= MAX_FRAMES_PER_PEER or sum(own) + len(payload) > MAX_BYTES_PER_PEER:
+        if len(own) >= MAX_FRAMES_PER_PEER or sum(own) + len(payload) > MAX_BYTES_PER_PEER:
             self._refuse(parked)
             return
+        while len(self._waiting) >= MAX_FRAMES or self._bytes + len(payload) > MAX_BYTES:
+            if not self._make_way(peer):
+                self._refuse(parked)
+                return
         self._waiting.append(parked)
         self._bytes += len(payload)
         asyncio.get_running_loop().call_later(PARKED_S, self._expire, parked)
+
+    def _make_way(self, peer: PeerID) -> bool:
+        """Refuse the newest message of whoever parks the most; False if that is the peer who wants room."""
+        frames = Counter(parked.peer for parked in self._waiting)
+        [(most, count)] = frames.most_common(1) or [(peer, 0)]
+        if count <= frames[peer] + 1:
+            return False
+        newest = next(parked for parked in reversed(self._waiting) if parked.peer == most)
+        self._remove(newest)
+        self._refuse(newest)
+        return True
 
     def take(self, session: int, peer: PeerID) -> list[bytes]:
         """What has come from `peer` for `session`, in order."""

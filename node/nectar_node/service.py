@@ -35,7 +35,6 @@ from nectar_node.session import Session
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 
-MAX_SESSIONS, MAX_SESSIONS_PER_OWNER = 4096, 1024
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
 COMPUTE_END_S = 10.0
@@ -77,7 +76,9 @@ class Service:
         self._sessions: dict[int, Session] = {}
         self._loop = asyncio.get_running_loop()
         self._engine = Engine(runner, speed, span.blocks, self._deliver)
-        self.admission = Admission(runner, archive, self._engine, span.width, self._sessions.values, self._loop.time)
+        self.admission = Admission(
+            runner, archive, self._engine, span.width, self._sessions.values, self._expire, self._loop.time
+        )
         self._parking = Parking(self._refuse)
         self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
         self._dials = Dials(self.peers)
@@ -146,10 +147,10 @@ class Service:
     def _open(self, link: Link, number: int, payload: bytes) -> None:
         request = Open.unpack(payload)
         generation = request.neighbours.generation
-        refusal = self._reason_to_refuse(request, number, link.peer)
+        refusal = self._reason_to_refuse(request, number)
         if refusal is None:
             try:
-                kv, record = self.admission.admit(request)
+                kv, record = self.admission.admit(request, link.peer)
             except FullError as error:
                 refusal = ErrorCode.BUSY, str(error)
         if refusal is not None:
@@ -162,7 +163,7 @@ class Service:
         self.emptied.clear()
         self._place(session, request.neighbours)
 
-    def _reason_to_refuse(self, request: Open, number: int, owner: PeerID) -> tuple[ErrorCode, str] | None:
+    def _reason_to_refuse(self, request: Open, number: int) -> tuple[ErrorCode, str] | None:
         if self.leaving:
             return ErrorCode.LEAVING, "this node is about to leave"
         if request.model != self.model:
@@ -173,10 +174,6 @@ class Service:
             return ErrorCode.DENIED, "this session number is taken"
         if not request.max_length or any(pad >= request.max_length for pad in request.pads):
             return ErrorCode.OUT_OF_RANGE, "a session needs room for more than padding"
-        if len(self._sessions) >= MAX_SESSIONS:
-            return ErrorCode.BUSY, f"{MAX_SESSIONS} sessions are open"
-        if sum(session.owner == owner for session in self._sessions.values()) >= MAX_SESSIONS_PER_OWNER:
-            return ErrorCode.BUSY, f"{MAX_SESSIONS_PER_OWNER} sessions of yours are open"
         return None
 
     def _reroute(self, link: Link, number: int, payload: bytes) -> None:
@@ -306,14 +303,18 @@ class Service:
         if not self._sessions:
             self.emptied.set()
 
+    def _expire(self, session: Session) -> None:
+        idle_s = self._loop.time() - session.used_s
+        self._tell(session, Error(ErrorCode.EXPIRED, f"unused for {idle_s:.0f} s"))
+        self._forget(session)
+
     async def _sweep(self) -> None:
         """Close sessions that nobody has used for a quarter of an hour."""
         while True:
             await asyncio.sleep(SWEEP_S)
             for session in list(self._sessions.values()):
                 if self._loop.time() - session.used_s > IDLE_S:
-                    self._tell(session, Error(ErrorCode.EXPIRED, f"unused for {IDLE_S / 60:.0f} minutes"))
-                    self._forget(session)
+                    self._expire(session)
 
 
 def _code_of(error: MalformedError | StepError) -> ErrorCode:

@@ -3,32 +3,36 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
+from hivemind.dht.validation import DHTRecord
 from hivemind.p2p import PeerID as LibP2PPeerID
+from hivemind.utils.serializer import MSGPackSerializer
 from nectar_protocol.announcement import Announcement, NodeState
-from nectar_protocol.errors import ProtocolError
 from nectar_protocol.identity import PeerID, peer_id
 from nectar_protocol.manifest import ModelID
 
 from nectar_swarm.errors import SwarmError, UnreachableError
 from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.kademlia import Kademlia, place_of
+from nectar_swarm.lookup import Lookup, Question
 from nectar_swarm.records import INDEX_KEY, AnnouncementValidator, model_key
 
 REFRESH_S = 30.0
 LIFE_MS = 75_000
-MAX_RECORDS = 10_000
+MAX_VERIFIED = 1024  # records of one reading
+VERIFIED_PER_TURN = 32
+MAX_ALWAYS = 8  # initial peers that are asked in every reading
 CLOSE_S = 1.0
 
 
 class Directory:
     """Made by `join`. A `reader` stores no records for others, so that nobody need dial it."""
 
-    def __init__(self, host: Host, dht: DHTNode) -> None:
-        self.host, self._dht = host, dht
+    def __init__(self, host: Host, dht: Kademlia, lookup: Lookup, validator: AnnouncementValidator) -> None:
+        self.host, self._dht, self._lookup, self._validator = host, dht, lookup, validator
 
     @classmethod
     async def join(
@@ -48,75 +52,92 @@ class Directory:
         met = await connect_any(host, others)
         if others and not met and not alone:
             raise UnreachableError(f"none of {len(others)} initial peers can be reached; is a node running there?")
+        validator = AnnouncementValidator(allowed)
         try:
-            dht = await DHTNode.create(
-                p2p=host.p2p,
-                # The same after a restart, or routing tables would list us twice.
-                node_id=DHTID.generate(source=host.peer_id),
-                initial_peers=[str(peer) for peer in met],
-                client_mode=reader,
-                record_validator=AnnouncementValidator(allowed),
-                cache_locally=False,
-                cache_nearest=0,
-                cache_on_store=False,
-                ensure_bootstrap_success=bool(met) and not alone,
-                strict=False,
-            )
-        except Exception as error:  # hivemind raises RuntimeError and plain exceptions of p2pd
+            dht = await Kademlia.begin(host.p2p, validator, reader=reader)
+        except Exception as error:  # of p2pd, which has ended
             raise UnreachableError(f"cannot join the swarm's directory: {error}") from error
-        return cls(host, dht)
+        lookup = Lookup(dht, [peer.peer for peer in met][:MAX_ALWAYS])
+        directory = cls(host, dht, lookup, validator)
+        if met and not await directory._ping(met) and not alone:
+            await directory.close()
+            raise UnreachableError("cannot join the swarm's directory: no initial peer is part of one")
+        await lookup.nearest(place_of(host.p2p.peer_id))  # which makes us known to our neighbours
+        return directory
 
     async def announce(self, announcement: Announcement) -> bool:
         """Publish a signed announcement of our own; False if no peer kept it."""
-        data, expires_s = announcement.pack(), announcement.expires_ms / 1000
         places: list[tuple[str, str]] = [(model_key(announcement.model), peer_id(announcement.node))]
         if announcement.state is not NodeState.LEAVING:
             places.append((INDEX_KEY, announcement.model.hex()))
-        kept = await asyncio.gather(*(self._dht.store(key, data, expires_s, subkey=subkey) for key, subkey in places))
-        return bool(kept[0])
+        kept = await asyncio.gather(*(self._store(key, subkey, announcement) for key, subkey in places))
+        return kept[0]
+
+    async def _store(self, key: str, subkey: str, announcement: Announcement) -> bool:
+        place, value = DHTID.generate(source=key), MSGPackSerializer.dumps(announcement.pack())
+        expires_s = announcement.expires_ms / 1000
+        own = not self._dht.client_mode and self._dht.shelf.store(place, value, expires_s, subkey)
+        try:
+            peers = await self._lookup.nearest(place)
+            answers = await asyncio.gather(
+                *(self._dht.call_store(peer, [place], [value], expires_s, [subkey]) for peer in peers)
+            )
+        except Exception as error:
+            raise SwarmError(f"the swarm's directory cannot be written: {error}") from error
+        return any(answer and answer[0] for answer in answers) if peers else own
 
     async def meet(self, peers: Sequence[PeerAddress]) -> bool:
         """Make peers known to our DHT and us to theirs, if any answers: so that swarms that lost each other join."""
         others = [peer for peer in meeting_points(peers) if peer.peer != self.host.peer_id]
-        met = await connect_any(self.host, others)
+        return await self._ping(await connect_any(self.host, others))
+
+    async def _ping(self, peers: Sequence[PeerAddress]) -> bool:
         answers = await asyncio.gather(
-            *(self._dht.protocol.call_ping(LibP2PPeerID.from_base58(peer.peer), strict=False) for peer in met),
+            *(self._dht.call_ping(LibP2PPeerID.from_base58(peer.peer), strict=False) for peer in peers),
             return_exceptions=True,
         )
         return any(answer is not None and not isinstance(answer, BaseException) for answer in answers)
 
-    async def nodes(self, model: ModelID) -> list[Announcement]:
-        """The last words of a model's nodes that have not expired, those that leave among them."""
-        return [a for a in await self._read(model_key(model)) if a.model == model]
+    @property
+    def peers(self) -> frozenset[PeerID]:
+        """Peers that have answered us lately, and so exist."""
+        return frozenset(PeerID(peer.to_base58()) for peer in self._dht.routing_table.peer_id_to_uid)
+
+    async def nodes(self, model: ModelID, known: Collection[PeerID] = ()) -> list[Announcement]:
+        """The last words of a model's nodes that have not expired, those that leave among them.
+
+        At most MAX_VERIFIED. Of more, those of `known` nodes and of our own peers are read, and some of the others, not
+        always the same.
+        """
+        return await self._read(model_key(model), known)
 
     async def models(self) -> list[ModelID]:
         """The models that some node announces."""
         return sorted({a.model for a in await self._read(INDEX_KEY)})
 
-    async def _read(self, key: str) -> list[Announcement]:
+    async def _read(self, key: str, known: Collection[object] = ()) -> list[Announcement]:
+        place, now_ms = DHTID.generate(source=key), time.time() * 1000
+        question = Question(place, self.peers.union(known), MAX_VERIFIED)
         try:
-            found = await self._dht.get_many([key], sufficient_expiration_time=float("inf"))
+            records = await self._lookup.records(question)
         except Exception as error:
             raise SwarmError(f"the swarm's directory cannot be read: {error}") from error
-        record = found.get(key)
-        if record is None or not hasattr(record.value, "values"):
-            return []
-        return list(parse(item.value for item in record.value.values()))
+        found: dict[tuple[object, ...], Announcement] = {}
+        for number, (subkey, value, expires_s) in enumerate(records, 1):
+            record = DHTRecord(place.to_bytes(), MSGPackSerializer.dumps(subkey), value, expires_s)
+            announcement = self._validator.read(record)
+            if announcement is not None and announcement.expires_ms > now_ms:
+                name = announcement.node, announcement.model
+                if name not in found or found[name].issued_ms < announcement.issued_ms:
+                    found[name] = announcement
+            if number % VERIFIED_PER_TURN == 0:
+                await asyncio.sleep(0)
+        return list(found.values())
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):  # with p2pd dead, hivemind waits for ever for its answers
             async with asyncio.timeout(CLOSE_S):
                 await self._dht.shutdown()
-
-
-def parse(values: Iterable[bytes]) -> Iterable[Announcement]:
-    """The announcements among at most 10,000 values that are whole and have not expired."""
-    now_ms = time.time() * 1000
-    for _, value in zip(range(MAX_RECORDS), values, strict=False):
-        with contextlib.suppress(ProtocolError):
-            announcement = Announcement.unpack(value)
-            if announcement.expires_ms > now_ms:
-                yield announcement
 
 
 def meeting_points(peers: Iterable[PeerAddress]) -> list[PeerAddress]:

@@ -33,6 +33,10 @@ class WireError(SwarmError):
     """A peer sent bytes that break the wire protocol; its link is closed."""
 
 
+class RefusedError(SwarmError):
+    """A peer asked for more than it can have at once, or for what it may not have."""
+
+
 class CheckpointError(SwarmError):
     """The model's files are missing, damaged, or do not hold what is asked of them."""
 

@@ -6,7 +6,8 @@ peers, and only reads and writes in the directory instead of being a part of it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -70,12 +71,17 @@ class Membership:
         self._seen: Address | None = None
 
     def remember(self, peers: Iterable[PeerAddress]) -> None:
-        """Note who can be dialled, to find the swarm again if it is lost, and to be relayed."""
+        """Note who can be dialled, to find the swarm again if it is lost, and to be relayed. Of many only some."""
+        initial = {peer.peer: peer for peer in self._initial_peers}
         dialled = (peer for peer in peers if any(address.relay is None for address in peer.addresses))
-        known: dict[PeerID, PeerAddress] = {}
-        for peer in (*self._initial_peers, *dialled, *self.peers):
-            known.setdefault(peer.peer, peer)
-        self.peers = tuple(known.values())[:MAX_KNOWN]
+        others = {peer.peer: peer for peer in (*self.peers, *dialled) if peer.peer not in initial}
+        self.peers = (*initial.values(), *_some(others.values(), MAX_KNOWN - len(initial)))
+
+    def some(self, most: int) -> list[PeerAddress]:
+        """Some of those that are known, up to half of them initial peers: thousands of false ones would hide these."""
+        initial = _some(self._initial_peers, most // 2)
+        others = [peer for peer in self.peers if peer not in initial]
+        return initial + _some(others, most - len(initial))
 
     async def run(self, stop: asyncio.Event, serve: Callable[[Place], Awaitable[None]]) -> None:
         """Call `serve` in every place until `stop` is set; it returns then, or when p2pd has ended.
@@ -136,3 +142,7 @@ class Membership:
                 "nobody can dial this machine, and no initial peer relays for it: open its port, "
                 "or run `nectar bootstrap` where others can dial it"
             )
+
+
+def _some(peers: Collection[PeerAddress], most: int) -> list[PeerAddress]:
+    return random.sample(list(peers), max(0, min(len(peers), most)))

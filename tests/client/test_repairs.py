@@ -92,8 +92,10 @@ def test_a_leaving_node_that_nobody_can_replace_is_used_until_it_goes(
         lambda step: b"garbage",
         lambda step: Step(step.first, step.last, 0, torch.zeros(BATCH, 1, WIDTH + 1)).pack(),
         lambda step: Step(step.first, step.last, 0, step.hidden.half()).pack(),
+        lambda step: Step(step.first, step.last, 0, step.hidden * float("nan")).pack(),
+        lambda step: Step(step.first, step.last, 0, step.hidden * float("inf")).pack(),
     ],
-    ids=["garbage", "shape", "dtype"],
+    ids=["garbage", "shape", "dtype", "nan", "infinity"],
 )
 def test_a_node_that_answers_nonsense_is_replaced(
     three: list[Node], session: Session, spoil: Callable[[Step], bytes]

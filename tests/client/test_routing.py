@@ -9,7 +9,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from nectar.errors import NoRouteError, UntrustedError
-from nectar.routing import HOP_S, SLACK, Candidate, Leg, PeerSet, find_route, missing_spans, shortlist
+from nectar.routing import (
+    HOP_S,
+    MAX_FASTEST,
+    SLACK,
+    Candidate,
+    Leg,
+    PeerSet,
+    find_route,
+    missing_spans,
+    shortlist,
+    some_of,
+)
 from nectar_protocol.announcement import Announcement, NodeState, Profile
 from nectar_protocol.identity import PeerID, PublicKey
 from nectar_protocol.manifest import ModelID
@@ -247,3 +258,17 @@ def test_a_shortlist_has_the_fastest_and_not_always_the_same_of_equals() -> None
     slow = {PeerID("slow"): announced(0, 4, 1_000_000)}
     lists = [shortlist(slow | equal, 5, random.Random(seed)) for seed in range(40)]
     assert {peer for chosen in lists for peer in chosen} == set(equal)
+
+
+def test_a_shortlist_has_a_bound_however_many_claim_to_be_the_fastest_for_a_block() -> None:
+    claims = {PeerID(str(number)): announced(9 * number, 9 * number + 9, 1) for number in range(1000)}
+    assert len(shortlist(claims, 8, random.Random(0))) == MAX_FASTEST
+
+
+def test_of_strangers_half_are_met_by_their_word_and_half_by_chance() -> None:
+    fast = {PeerID(f"fast {number}"): announced(0, 4, 1) for number in range(30)}
+    slow = {PeerID(f"slow {number}"): announced(0, 4, 1_000_000) for number in range(3)}
+    lists = [some_of(fast | slow, 8, random.Random(seed)) for seed in range(50)]
+    assert all(len(set(chosen)) == 8 for chosen in lists)
+    assert slow.keys() <= {peer for chosen in lists for peer in chosen}
+    assert set(some_of(slow, 8, random.Random(0))) == set(slow)

@@ -35,9 +35,9 @@ def readings(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> list[st
     directory, count = connection.run(connection.directory()), list[str]()
     nodes = directory.nodes
 
-    async def read(model: object) -> object:
+    async def read(model: object, known: object) -> object:
         count.append("read")
-        return await nodes(model)
+        return await nodes(model, known)
 
     monkeypatch.setattr(directory, "nodes", read)
     return count
@@ -152,7 +152,7 @@ def test_nobody_waits_for_the_slowest_dial_when_those_at_hand_are_enough(
     said = Announcement(
         lost.public, MODEL, now_ms, now_ms + LIFE_MS, *WHOLE, Profile.F32, NodeState.SERVING, 1, 1, (black_hole,)
     )
-    assert swarm.run(near.directory.announce(said.signed(lost)))
+    swarm.run(near.directory.announce(said.signed(lost)))  # others keep what is their own
     scout = connection.scout
     look = scout.candidates(MODEL, Effort.MEET, enough=lambda found: near.peer in {one.peer for one in found})
     assert [one.peer for one in connection.run(look)] == [near.peer]
@@ -170,9 +170,9 @@ def test_a_slow_directory_hides_nobody_and_is_read_on_for_the_next_time(
     directory, released = connection.run(connection.directory()), asyncio.Event()
     nodes = directory.nodes
 
-    async def read(model: ModelID) -> list[Announcement]:
+    async def read(model: ModelID, known: set[PeerID]) -> list[Announcement]:
         await released.wait()
-        return await nodes(model)
+        return await nodes(model, known)
 
     monkeypatch.setattr(directory, "nodes", read)
     monkeypatch.setattr(scout_module, "FRESH_S", -1.0)
@@ -199,7 +199,7 @@ def test_all_who_want_to_know_at_once_share_one_reading(
 def test_a_directory_that_cannot_be_read_hides_nobody(
     swarm: Swarm, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(model: object) -> None:
+    async def fail(model: object, known: object) -> None:
         raise SwarmError("no")
 
     directory = connection.run(connection.directory())

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
+from nectar import view as view_module
 from nectar.view import ASIDE_S, BUSY_S, MAX_ASIDE_S, View
 from nectar_protocol.address import Address
 from nectar_protocol.announcement import Announcement, NodeState, Profile
@@ -52,6 +53,18 @@ def test_the_newest_word_of_each_node_counts(view: View) -> None:
     assert list(view.nodes(MODEL).values()) == [new, other]
     assert view.nodes(OTHER) == {}
     assert view.models == [MODEL]
+
+
+def test_of_too_many_only_those_are_kept_that_the_directory_holds_now(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view_module, "MAX_KNOWN", 3)
+    first, second, third = (announcement(number) for number in range(3))
+    view.learn(MODEL, [first, second])
+    view.learn(MODEL, [third])
+    assert list(view.nodes(MODEL).values()) == [first, second, third]
+    view.learn(MODEL, [second])
+    assert list(view.nodes(MODEL).values()) == [second]
 
 
 def test_what_the_directory_no_longer_holds_counts_until_it_expires(view: View) -> None:

@@ -81,6 +81,19 @@ async def test_too_many_bytes_are_refused_at_once(monkeypatch: pytest.MonkeyPatc
     assert len(refused) == 1
 
 
+async def test_when_all_is_full_whoever_parks_most_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "MAX_FRAMES", 4)
+    refused: list[Parked] = []
+    waiting = Parking(refused.append)
+    for number in range(4):
+        waiting.park(A, number, b"x")
+    waiting.park(B, 7, b"x")
+    waiting.park(B, 8, b"x")
+    waiting.park(B, 9, b"x")
+    assert [(one.peer, one.session) for one in refused] == [(A, 3), (A, 2), (B, 9)]
+    assert waiting.take(7, B) == waiting.take(0, A) == [b"x"]
+
+
 async def test_one_peer_cannot_fill_the_parking_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parking, "MAX_FRAMES_PER_PEER", 2)
     monkeypatch.setattr(parking, "MAX_BYTES_PER_PEER", 10)

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hivemind.dht.node import DHTNode
+from hivemind.dht.routing import DHTID
+from hivemind.utils.serializer import MSGPackSerializer
 from nectar_protocol.address import Address
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
-from nectar_swarm.directory import Directory, meeting_points, parse
+from nectar_swarm.directory import Directory, connect_any, meeting_points
 from nectar_swarm.errors import UnreachableError
 from nectar_swarm.host import Host, PeerAddress
 from nectar_swarm.keyfile import create_key
-from nectar_swarm.records import INDEX_KEY, model_key
+from nectar_swarm.records import INDEX_KEY, AnnouncementValidator, model_key
 
 Announce = Callable[..., Announcement]
 StartHost = Callable[..., Awaitable[Host]]
@@ -31,12 +34,19 @@ class Member:
     at: PeerAddress
 
     async def store(self, announcement: Announcement, **place: Any) -> bool:
-        """Store with any key, subkey or life, as a peer of one's own making could."""
-        values = {
+        """Ask everybody to store it, with any key, subkey or life; was it kept by anybody?"""
+        values: dict[str, Any] = {
             "key": model_key(announcement.model), "value": announcement.pack(), "subkey": self.identity.peer_id,
             "expiration_time": announcement.expires_ms / 1000,
-        }  # fmt: skip
-        return bool(await self.directory._dht.store(**values | place))
+        } | place  # fmt: skip
+        key, value = DHTID.generate(source=values["key"]), MSGPackSerializer.dumps(values["value"])
+        dht = self.directory._dht
+        answers = [
+            await dht.call_store(peer, [key], [value], values["expiration_time"], [values["subkey"]])
+            for peer in list(dht.routing_table.peer_id_to_uid)
+        ]
+        assert len(answers) >= 2
+        return any(answer is not None and answer[0] for answer in answers)
 
 
 @pytest.fixture
@@ -148,6 +158,23 @@ async def test_strangers_words_are_not_kept(three: list[Member], announce: Annou
         assert await each.directory.models() == [MODEL]
 
 
+async def test_a_peer_that_runs_hiveminds_own_node_takes_part(
+    three: list[Member], start_host: StartHost, announce: Announce, tmp_path: Path
+) -> None:
+    identity = create_key(tmp_path / "plain.key")
+    host = await start_host(key_file=tmp_path / "plain.key")
+    met = [str(peer) for peer in await connect_any(host, [each.at for each in three])]
+    plain = await DHTNode.create(p2p=host.p2p, initial_peers=met, record_validator=AnnouncementValidator())
+    own, other = announce(identity, MODEL), announce(three[0].identity, MODEL)
+    await three[0].directory.announce(other)
+    assert await plain.store(model_key(MODEL), own.pack(), own.expires_ms / 1000, subkey=identity.peer_id)
+    for each in three:
+        assert {found.node for found in await each.directory.nodes(MODEL)} == {own.node, other.node}
+    read = await plain.get(model_key(MODEL), latest=True)
+    assert {item.value for item in read.value.values()} == {own.pack(), other.pack()}
+    await plain.shutdown()
+
+
 async def test_with_an_allow_list_only_its_nodes_are_kept_or_believed(member: Join, announce: Announce) -> None:
     first = await member()
     stranger = await member(first)
@@ -201,14 +228,6 @@ async def test_who_may_be_alone_begins_without_the_others_and_meets_them_later(
 async def test_nobody_is_met_where_nobody_answers(member: Join, nobody: PeerAddress) -> None:
     one = await member()
     assert not await one.directory.meet([nobody, one.at])
-
-
-def test_what_is_whole_and_alive_is_read_from_a_record(announce: Announce) -> None:
-    identity = Identity.generate()
-    good = announce(identity, MODEL)
-    expired = announce(identity, MODEL, issued_ms=good.issued_ms - 20_000, expires_ms=good.issued_ms - 10_000)
-    values = [good.pack(), expired.pack(), b"", b"garbage", good.pack()[:-1] + bytes([good.pack()[-1] ^ 1])]
-    assert list(parse(values)) == [good]
 
 
 def test_who_is_behind_relays_is_met_at_them() -> None:

@@ -140,7 +140,15 @@ def test_a_member_remembers_whom_it_can_dial_initial_peers_first(tmp_path: Path)
     moved = PeerAddress(met.peer, (AT,))
     membership.remember([moved])
     assert membership.peers == (initial, moved)
-    membership.remember(PeerAddress(Identity.generate().peer_id, (AT,)) for _ in range(MAX_KNOWN))
-    assert len(membership.peers) == MAX_KNOWN
-    assert moved not in membership.peers
-    assert initial in membership.peers
+
+
+def test_thousands_of_false_nodes_push_no_initial_peer_out(tmp_path: Path) -> None:
+    initial = tuple(PeerAddress(Identity.generate().peer_id, (AT,)) for _ in range(2))
+    membership = Membership(tmp_path / "key", Listen(), initial)
+    for _ in range(3):
+        membership.remember(PeerAddress(Identity.generate().peer_id, (AT,)) for _ in range(2 * MAX_KNOWN))
+        assert len(membership.peers) == MAX_KNOWN
+        assert membership.peers[:2] == initial
+        some = membership.some(8)
+        assert len(some) == 8
+        assert set(initial) < set(some)

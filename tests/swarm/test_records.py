@@ -12,6 +12,7 @@ from hivemind.utils.serializer import MSGPackSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 from nectar_protocol.announcement import MAX_LIFE_MS, MAX_SIZE, Announcement
+from nectar_protocol.errors import MalformedError
 from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.records import CLOCK_SKEW_MS, INDEX_KEY, AnnouncementValidator, model_key
@@ -118,8 +119,27 @@ def test_what_is_too_large_is_not_even_parsed(announce: Announce, monkeypatch: p
 
     monkeypatch.setattr("nectar_swarm.records.MSGPackSerializer.loads", parse)
     good = record(announce(NODE, MODEL))
-    assert not VALIDATOR._good(replace(good, value=bytes(MAX_SIZE + 17)))
-    assert not VALIDATOR._good(replace(good, subkey=bytes(129)))
+    for large in (replace(good, value=bytes(MAX_SIZE + 17)), replace(good, subkey=bytes(129))):
+        with pytest.raises(MalformedError, match="too large"):
+            VALIDATOR._check(large)
+
+
+def test_the_signature_is_verified_last(announce: Announce, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpack(data: bytes) -> None:
+        raise AssertionError("verified")
+
+    monkeypatch.setattr("nectar_swarm.records.Announcement.unpack", unpack)
+    word = announce(NODE, MODEL)
+    for wrong in (record(word, subkey=OTHER.peer_id), record(word, INDEX_KEY), record(word, expiration_time=1.0)):
+        with pytest.raises(MalformedError):
+            VALIDATOR._check(wrong)
+    VALIDATOR._check(record(word))
+
+
+def test_a_good_record_is_read_as_the_announcement_that_it_holds(announce: Announce) -> None:
+    word = announce(NODE, MODEL)
+    assert VALIDATOR.read(record(word)) == word
+    assert VALIDATOR.read(record(replace(word, stop=9))) is None
 
 
 def test_two_validators_are_one() -> None:

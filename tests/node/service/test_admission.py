@@ -175,11 +175,27 @@ async def test_a_session_that_finds_no_room_when_it_comes_back_ends(
 async def test_a_full_history_refuses_sessions_and_takes_nobodys_kv(
     service: Service, client: HandMade, stranger: HandMade
 ) -> None:
-    opened = [await peer.open(request(max_length=KV)) for peer in (client, stranger, client)]
+    opened = []
+    for peer in (client, stranger, client):
+        opened.append(await peer.open(request(max_length=KV)))
+        await peer.step(opened[-1], Step(1, 1, 0, noise(1, 2)))
     assert service.admission.archive.free_bytes == 0
     refused = await stranger.refusal(next(numbers), request(max_length=1))
     assert (refused.code, refused.text) == (ErrorCode.BUSY, "this node's history has 0 MiB left, too little for this")
     assert [service._sessions[number].kv is not None for number in opened] == [False, False, True]
+
+
+@pytest.mark.usefixtures("everybody_is_idle")
+async def test_sessions_that_were_never_used_make_way_in_a_full_history(
+    service: Service, client: HandMade, stranger: HandMade
+) -> None:
+    used = await client.open(request(max_length=KV))
+    await client.step(used, Step(1, 1, 0, noise(1, 2)))
+    idle = [await stranger.open(request(max_length=KV)) for _ in range(2)]
+    assert (await client.refusal(next(numbers), request(max_length=3 * KV))).code is ErrorCode.BUSY  # not even so
+    await client.open(request(max_length=1))
+    assert (await stranger.receive(idle[0])).code is ErrorCode.EXPIRED
+    assert service._sessions.keys() >= {used, idle[1]}
 
 
 async def test_a_session_refused_for_its_kv_leaves_the_history_as_it_was(service: Service, client: HandMade) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from nectar_node import service as service_module
+from nectar_node import admission
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind
 from nectar_swarm.messages import ErrorCode, Step
@@ -57,15 +57,30 @@ async def test_a_full_node_is_busy_until_somebody_closes(client: HandMade) -> No
 
 
 async def test_a_node_has_so_many_sessions_and_no_more(client: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(admission, "MAX_SESSIONS", 1)
     await client.open(request())
     assert (await client.refusal(next(numbers), request())).code is ErrorCode.BUSY
+
+
+async def test_on_a_full_node_whoever_has_most_sessions_loses_the_one_unused_for_longest(
+    client: HandMade, stranger: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "MAX_SESSIONS", 3)
+    opened = [await client.open(request()) for _ in range(3)]
+    assert (await stranger.refusal(next(numbers), request())).code is ErrorCode.BUSY  # all were used lately
+    monkeypatch.setattr(admission, "EVICTABLE_S", -1.0)
+    await client.step(opened[0], Step(1, 1, 0, noise(1, 2)))
+    own = await stranger.open(request())
+    assert (await client.receive(opened[1])).code is ErrorCode.EXPIRED
+    assert (await stranger.refusal(next(numbers), request())).code is ErrorCode.BUSY  # it would have as many
+    await stranger.step(own, Step(1, 1, 0, noise(1, 2)))
+    await client.step(opened[0], Step(2, 2, 2, noise(1, 1)))
 
 
 async def test_one_owner_has_so_many_sessions_and_leaves_the_others_theirs(
     client: HandMade, stranger: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_module, "MAX_SESSIONS_PER_OWNER", 2)
+    monkeypatch.setattr(admission, "MAX_SESSIONS_PER_OWNER", 2)
     first, _ = [await client.open(request()) for _ in range(2)]
     refused = await client.refusal(next(numbers), request())
     assert (refused.code, refused.text) == (ErrorCode.BUSY, "2 sessions of yours are open")
