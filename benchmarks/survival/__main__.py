@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill nodes under running sessions.")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="twelve kills, on the mid model only")
+    parser.add_argument("--quick", action="store_true", help="ten kills, on the mid model only")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results: list[Result] = []

@@ -1,7 +1,7 @@
 """What will be done to whom, and when: drawn from a seed before the first node starts."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TINY_SPANS, TINY_REPLICAS = ("0:3", "3:5", "5:8"), 3
 MID_SPANS, MID_REPLICAS = ("0:4", "4:8", "8:12", "12:16"), 2
@@ -47,6 +47,11 @@ class Round:
         """How many nodes of each span must be there, for one to be left."""
         return 3 if self.during_replay and not self.during_replay.hop else 2
 
+    def hops(self, count: int) -> set[int]:
+        """Which of so many hops lose a process."""
+        hops = {shot.hop for shot in self.shots}
+        return hops | ({(self.shots[0].hop + self.during_replay.hop) % count} if self.during_replay else set())
+
     @property
     def dead_peer(self) -> bool:
         """One process ends and none is stopped, while tokens are made."""
@@ -69,13 +74,19 @@ class Scale:
 
 @dataclass(frozen=True)
 class Campaign:
-    """Rounds on one swarm of one model."""
+    """Rounds on one swarm of one model. `restarts`: nodes that have ended are started anew between them."""
 
     size: str
     spans: tuple[str, ...]
     replicas: int
     scale: Scale
     rounds: tuple[Round, ...]
+    restarts: bool = True
+
+    def copies(self, plan: Round) -> dict[str, int]:
+        """How many nodes of each span a round begins with; without restarts, one where it does not shoot."""
+        aims = plan.hops(len(self.spans))
+        return {span: plan.copies if self.restarts or hop in aims else 1 for hop, span in enumerate(self.spans)}
 
 
 def plan(kills: int, seed: int) -> list[Campaign]:
@@ -89,30 +100,38 @@ def plan(kills: int, seed: int) -> list[Campaign]:
         turn = TURNS[number % len(TURNS)] if left > 1 else "one"
         token = 0 if number % PROMPT_EVERY == 1 else source.randrange(1, scale.new - 4)
         rounds.append(_round(source, number, turn, WAYS[number % len(WAYS)], token, len(TINY_SPANS)))
-    mid = tuple(_dead_peer(source, number) for number in range(on_mid))
+    mid = tuple(  # hops in turn, since the one before has yet to come back
+        _dead_peer(source, number, number % len(MID_SPANS), ("node", "p2pd")[number % 2], MID_SCALE)
+        for number in range(on_mid)
+    )
     campaigns = [Campaign("tiny", TINY_SPANS, TINY_REPLICAS, scale, tuple(rounds))]
     return [*campaigns, Campaign("mid", MID_SPANS, MID_REPLICAS, MID_SCALE, mid)] if mid else campaigns
 
 
 def quick_plan(seed: int) -> list[Campaign]:
-    """Ten rounds and twelve kills on the mid model alone, since starting nodes is what takes time."""
+    """Nine rounds and ten kills on the mid model alone, and no node starts twice: that is what takes time.
+
+    So p2pds end first, which come back by themselves, each some rounds before the next loss at its hop; then each hop's
+    node, for the one beside it to take its place.
+    """
     source = random.Random(seed)
-    hops = len(MID_SPANS)
-    rounds = [_dead_peer(source, number) for number in range(7)]
-    rounds.append(_round(source, 7, "two", "greedy", 5, hops))
-    rounds.append(Round(8, "drafts", 5, (Shot(8 % hops, "node", "SIGSTOP", 3.0),)))
-    rounds.append(_round(source, 9, "other", "greedy", 5, hops))
-    return [Campaign("mid", MID_SPANS, MID_REPLICAS, MID_SCALE, tuple(rounds))]
+    scale = replace(MID_SCALE, new=8)
+    first, second = (Shot(hop, "p2pd", "SIGKILL", source.uniform(1, 30)) for hop in (1, 2))
+    rounds = [Round(0, "greedy", 3, (first,), during_replay=second)]
+    rounds.append(_dead_peer(source, 1, 2, "p2pd", scale))
+    rounds.append(Round(2, "drafts", 3, (Shot(0, "node", "SIGSTOP", 3.0),)))
+    losses = (3, "node"), (1, "p2pd"), (0, "p2pd"), (2, "node"), (1, "node"), (0, "node")
+    rounds += [_dead_peer(source, number, *loss, scale) for number, loss in enumerate(losses, 3)]
+    return [Campaign("mid", MID_SPANS, MID_REPLICAS, scale, tuple(rounds), restarts=False)]
 
 
 MID_SCALE = Scale(prompt=12, first=4, more=4, new=24)
 
 
-def _dead_peer(source: random.Random, number: int) -> Round:
-    """A node or its p2pd ends between two tokens; hops in turn, since the one before has yet to come back."""
-    target = ("node", "p2pd")[number % 2]
-    shot = Shot(number % len(MID_SPANS), target, "SIGKILL", source.uniform(0, 40))
-    return Round(number, "greedy", source.randrange(1, MID_SCALE.new - 4), (shot,))
+def _dead_peer(source: random.Random, number: int, hop: int, target: str, scale: Scale) -> Round:
+    """A node or its p2pd ends while a token is made."""
+    shot = Shot(hop, target, "SIGKILL", source.uniform(0, 40))
+    return Round(number, "greedy", source.randrange(1, scale.new - 4), (shot,))
 
 
 def _round(source: random.Random, number: int, turn: str, way: str, token: int, hops: int) -> Round:

@@ -28,8 +28,8 @@ WAYS: dict[str, dict[str, Any]] = {"greedy": {}, "drafts": {"prompt_lookup_num_t
 
 @dataclass(frozen=True)
 class Result:
-    """How a round went. `stall_ms` is its longest step, `step_ms` its median one after the prompt; `replayed` is the
-    number of positions that a replacement had to be given."""
+    """How a round went. `stall_ms` is its longest step from the one that was shot at on, `step_ms` its median one after
+    the prompt; `replayed` is the number of positions that a replacement had to be given."""
 
     round: Round
     size: str
@@ -106,7 +106,7 @@ def play_round(plan: Round, size: str, scale: Scale, nodes: Swarm, model: Any, l
         hung=hung,
         repaired=repaired,
         error=texts.error,
-        stall_ms=round(max(times_ms), 1),
+        stall_ms=round(max(times_ms[plan.token :] or times_ms), 1),
         step_ms=round(statistics.median(times_ms[1:] or times_ms), 2),
         replayed=attack.replayed,
     )
@@ -126,7 +126,7 @@ def play(campaign: Campaign, on_result: Callable[[Result], None] = lambda result
                     str(path), connection=connection, patience_s=PATIENCE_S
                 )
                 for plan in campaign.rounds:
-                    nodes.heal(connection, model.model_id, plan.copies)
+                    nodes.heal(connection, model.model_id, campaign.copies(plan), restart=campaign.restarts)
                     result = play_round(plan, campaign.size, campaign.scale, nodes, model, local)
                     on_result(result)
                     results.append(result)

@@ -4,7 +4,8 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Replica:
 
 
 class Swarm:
-    """Made by `swarm`; all nodes serve then. `heal` starts anew what has ended."""
+    """Made by `swarm`; all nodes serve then. `heal` brings back what has ended."""
 
     def __init__(self, model: Path, folder: Path, spans: Sequence[str], replicas: int) -> None:
         self.model, self._folder = model, folder
@@ -81,21 +82,22 @@ class Swarm:
         """The process of a peer; None if a new one is about to take its place."""
         return next((place.process for place in self.places if place.serving and place.process.peer == peer), None)
 
-    def heal(self, connection: Connection, model: Any, copies: int) -> None:
-        """Return when the client has met `copies` nodes of each span, as it would have minutes after a loss.
+    def heal(self, connection: Connection, model: Any, copies: Mapping[str, int], *, restart: bool = True) -> None:
+        """Return when the client has met so many nodes of each span, as it would have minutes after a loss.
 
-        The others come back while the next session runs. Raises DemoError if it takes three minutes.
+        The others come back while the next session runs; without `restart`, only those that do so by themselves. Raises
+        DemoError if it takes three minutes.
         """
         deadline_s = time.monotonic() + READY_S
         while True:
-            for place in self.places:
+            for place in self.places if restart else ():
                 if place.ended:
                     place.stop()
                     place.fill()
             with contextlib.suppress(SwarmError):
                 met = connection.run(connection.scout.candidates(model, Effort.LOOK_AGAIN))
-                counts = [sum(f"{node.start}:{node.stop}" == place.span for node in met) for place in self.places]
-                if min(counts) >= copies:
+                counts = Counter(f"{node.start}:{node.stop}" for node in met)
+                if all(counts[span] >= count for span, count in copies.items()):
                     return
             if time.monotonic() > deadline_s:
                 raise DemoError(f"the swarm has not come back within {READY_S:.0f} s; see {self._folder}")

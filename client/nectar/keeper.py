@@ -4,6 +4,7 @@ After every change each hop is told its place anew, under a higher generation, a
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -28,6 +29,7 @@ RETRY_S = 0.2
 HUNG_MS = 600_000
 MAX_REPAIRS = 32  # for one step: nodes that break the route more often do so on purpose
 MAX_REASONS = 16
+MISSED_S = 0.05  # how long the end of our own link to a node is waited for, when its neighbour has lost it
 AGAIN_S = 3.0  # after which nodes have refused whatever was on its way to a node that was lost
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class RouteKeeper:
         self.news = asyncio.Event()
         self.broken = False
         self._connection, self._owner, self._model = connection, owner, model
+        self._missed: set[PeerID] = set()  # by their neighbours, and not by us yet
         self._lost_s: dict[PeerID, float] = {}  # when nodes left this session, for whatever reason
         self._reasons: deque[str] = deque(maxlen=MAX_REASONS)
         self._repaired_for = self._repairs = 0  # a step, and how often the route was mended for it
@@ -156,6 +159,7 @@ class RouteKeeper:
     async def _mend(self, last: int, answered: int, effort: Effort) -> None:
         """One attempt at a whole route, confirmed by all its hops. Raises ClientError or SwarmError."""
         candidates: Sequence[Candidate] = ()
+        await self._wait_for_ends()
         if not self._still_complete():
             candidates = await self._candidates(effort)
         self.broken = False
@@ -168,6 +172,15 @@ class RouteKeeper:
         # In the first generation the answer to the present step proves all hops whole; later one only the next does,
         # since the present one may have been on its way behind the hop that was replaced.
         self.route.prove_by(last if self.route.generation == 1 else last + 1)
+
+    async def _wait_for_ends(self) -> None:
+        """If a neighbour's link to a node ended because the node died, ours will have ended in a moment."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MISSED_S if self._missed else None):
+                while any(hop.peer in self._missed and not hop.failed for hop in self.route.hops):
+                    self.news.clear()
+                    await self.news.wait()
+        self._missed.clear()
 
     def settle(self, answered: int) -> None:
         """Step `answered` has come through: whoever proved to have it has made up for earlier failures."""
@@ -309,6 +322,7 @@ class RouteKeeper:
         link, lost = self._connection.present_link(successor), self.route.hop(successor)
         if lost is not None and link is not None and link.suspected:
             self.fail(lost, "is silent")
+        self._missed.add(successor)
         self.note(f"{hop.peer[-6:]} lost {successor[-6:]}: {text}")
 
     def on_dead(self, peer: PeerID, reason: str) -> None:

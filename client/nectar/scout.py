@@ -5,6 +5,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from random import Random
 from typing import Protocol
@@ -30,14 +31,16 @@ GRACE_S = 0.3  # how long those who are still to be met are waited for, when the
 LOOK_S = 0.5  # and otherwise, before it is said who has been met so far; also for a directory that is slow
 MAX_MET, MAX_STRANGERS = 32, 8  # of those we know something of; of others, if there are as many of the former
 FRESH_S, STALE_S = 0.5, 10.0
+RECENT_S = 1.5 * REFRESH_S  # how long what a node at hand said is good enough for a repair
+REPAIR_S = 0.3  # how long those who mend their routes have all to themselves
 SOON_S, GROWTH = 1.0, 1.5  # the first pause after a death, and by what each is longer than the one before
 
 
 class Effort(IntEnum):
     """How far to look for nodes; each goes beyond the one before.
 
-    AT_HAND: those known and linked already, which costs a round trip; MEET: others that are known too; LOOK_AGAIN:
-    whom the directory names now; FORGIVE: also those set aside.
+    AT_HAND: those known and linked already, as they lately said they were if that will do, else at the cost of a round
+    trip; MEET: others that are known too; LOOK_AGAIN: whom the directory names now; FORGIVE: also those set aside.
     """
 
     AT_HAND = 0
@@ -65,6 +68,7 @@ class Scout:
         self._asked: dict[int, asyncio.Future[Status]] = {}
         self._reading: dict[ModelID, asyncio.Task[None]] = {}
         self._meeting: dict[tuple[ModelID, PeerID], asyncio.Task[Candidate | None]] = {}
+        self._met: dict[tuple[ModelID, PeerID], tuple[float, Candidate]] = {}  # those who said how they are, and when
         self._trusted: set[PeerID] = set()  # by any session of this process
         self._seen: frozenset[PeerID] = frozenset()  # who have answered in the directory
         self._hurry, self._pause_s = asyncio.Event(), REFRESH_S
@@ -84,6 +88,8 @@ class Scout:
         """
         await self._network.directory()  # joins the swarm, lest a failure of ours be taken for theirs
         self._trusted |= trusted
+        if effort is Effort.AT_HAND and enough(recent := self._recent(model)):
+            return recent
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S if self._view.nodes(model) else None):
                 await self.nodes(model, fresh=effort >= Effort.LOOK_AGAIN)
@@ -95,6 +101,19 @@ class Scout:
             if not sufficient and enough(met):
                 until_s, sufficient = time.monotonic() + GRACE_S, True
         return met
+
+    def _recent(self, model: ModelID) -> list[Candidate]:
+        """Those at hand, as they were not long ago."""
+        since_s = time.monotonic() - RECENT_S
+        self._met = {key: met for key, met in self._met.items() if met[0] > since_s}
+        nodes = self._view.nodes(model).items()
+        met = [(node, self._met[model, peer][1]) for peer, node in nodes if (model, peer) in self._met]
+        return [
+            replace(one, busy=self._view.is_busy(one.peer))
+            for node, one in met
+            if self._is_wanted(one.peer, node, Effort.AT_HAND)
+            and (one.start, one.stop, one.addresses) == (node.start, node.stop, node.addresses)
+        ]
 
     def _begin_to_meet(self, model: ModelID, effort: Effort) -> list[asyncio.Task[Candidate | None]]:
         """Tasks that meet the likeliest nodes, those that are under way already among them.
@@ -137,7 +156,7 @@ class Scout:
         status = None
         with contextlib.suppress(UnreachableError):
             status = await self._ask(link, ASK_S)
-        return Candidate(
+        met = Candidate(
             peer,
             node.addresses,
             node.start,
@@ -148,6 +167,9 @@ class Scout:
             kv_free=None if status is None else status.kv_free,
             busy=self._view.is_busy(peer),
         )
+        if status is not None:
+            self._met[node.model, peer] = time.monotonic(), met
+        return met
 
     # Questions
 
@@ -222,7 +244,7 @@ class Scout:
     async def keep_fresh(self, in_use: Callable[[], bool]) -> None:
         """While we are in use, read the directory and meet who is new: a spare is needed in a hurry.
 
-        Every REFRESH_S; after an alarm at once, then with pauses that grow up to that.
+        Every REFRESH_S; soon after an alarm, then with pauses that grow up to that.
         """
         while True:
             try:
@@ -230,6 +252,8 @@ class Scout:
                     await self._hurry.wait()
             except TimeoutError:
                 self._pause_s = min(GROWTH * self._pause_s, REFRESH_S)
+            else:
+                await asyncio.sleep(REPAIR_S)
             self._hurry.clear()
             for model in self._view.models if in_use() else ():
                 self._begin_to_meet(model, Effort.MEET)

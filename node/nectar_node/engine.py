@@ -2,7 +2,8 @@
 
 loop: `submit(work)`  ->  thread: what the scheduler takes, in one forward  ->  loop: `deliver(work, output or error)`
 
-A session's works run in the order in which they came. Where one fails, only its session does.
+A session's works run in the order in which they came, the end of a replay together with the step behind it. Where one
+fails, only its session does.
 """
 
 import asyncio
@@ -10,10 +11,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 
@@ -23,6 +24,7 @@ from nectar_node.scheduler import MAX_ROWS, FirstCome, Grant, Scheduler, Work
 from nectar_node.speed import Speed
 
 MIN_PROMPT_ROWS = 8
+FOLLOW_S = 0.002  # how long an idle thread waits for the step behind a replay
 WAIT_SMOOTHING = 0.1
 Deliver = Callable[[Work, torch.Tensor | Exception], None]
 Result = tuple[Work, torch.Tensor | Exception]
@@ -56,12 +58,20 @@ class Engine:
     def submit(self, work: Work) -> None:
         with self._changed:
             now_s = work.ready_s = time.monotonic()
-            self._attendance.came(work.flow, now_s, work.batch * work.tokens, short=work.short)
             works = self._works.setdefault(work.flow, deque())
             works.append(work)
+            short = works[0].short  # what goes on from a replay is part of it
+            self._attendance.came(work.flow, now_s, work.batch * work.tokens, short=short)
             if len(works) == 1:
                 self._scheduler.add(work)
+            if work.replay:
+                self._loop.call_later(FOLLOW_S, self._wake)
+            else:
                 self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def end(self, flow: Hashable, then: Callable[[], None]) -> None:
         """Drop a flow's works; `then` is called, in the loop, once nothing of it runs: at once, or soon."""
@@ -124,13 +134,23 @@ class Engine:
                 now_s = self._linger()
                 if self._stopped or not self._scheduler.rows:  # who was here has left meanwhile
                     continue
-                grants = self._scheduler.take(self._prompt_rows())
+                taken = self._scheduler.take(self._prompt_rows())
+                grants = [grant for first in taken for grant in self._with_next(first)]
                 self._running = {grant.work.flow for grant in grants}
                 for grant in grants:
                     if grant.work.short:
                         self._wait_s += WAIT_SMOOTHING * (now_s - grant.work.ready_s - self._wait_s)
                 return grants
             return []
+
+    def _with_next(self, grant: Grant) -> Iterator[Grant]:
+        """The grant, and if it ends a replay the short step behind that: one pass over the weights for both."""
+        yield grant
+        work = grant.work
+        for after in islice(self._works[work.flow], 1, 2):
+            follows = after.kv is work.kv and after.position == work.position + work.tokens and not after.reorder
+            if work.replay and grant.tokens == work.left and after.short and follows:
+                yield Grant(after, after.tokens)
 
     def _linger(self) -> float:
         """Wait for those who are about to come; returns the time."""
@@ -158,32 +178,34 @@ class Engine:
         """One forward for works through the same blocks; each alone, if together they fail."""
         started_s = time.perf_counter()
         failed: list[Result] = []
-        pieces: dict[Work, Piece] = {}
-        for grant in grants:
+        pieces: dict[tuple[Grant, ...], Piece] = {}
+        for _, together in groupby(grants, lambda grant: grant.work.flow):
+            joined = tuple(together)
             try:
-                piece = _piece(grant)
+                piece = _piece(joined)
                 self._runner.prepare(piece)
-                pieces[grant.work] = piece
+                pieces[joined] = piece
             except Exception as error:
-                failed.append((grant.work, error))
+                failed += _shares(joined, error)
         if not pieces:
             return failed
         try:
             outputs = self._runner.run(list(pieces.values()))
         except Exception:  # whatever a model raises fails its step, never the node, and nobody else's step
-            return failed + [self._alone(work, piece) for work, piece in pieces.items()]
+            outputs = [self._alone(piece) for piece in pieces.values()]
+            return failed + _all_shares(pieces, outputs)
         kv = grants[0].work.kv
         if kv.stop - kv.start == self._blocks:
-            short = sum(piece.rows for work, piece in pieces.items() if work.short)
+            short = sum(grant.rows for joined in pieces for grant in joined if grant.work.short)
             rows = sum(piece.rows for piece in pieces.values())
             self._speed.count(short, rows - short, time.perf_counter() - started_s)
-        return failed + list(zip(pieces, outputs, strict=True))
+        return failed + _all_shares(pieces, outputs)
 
-    def _alone(self, work: Work, piece: Piece) -> Result:
+    def _alone(self, piece: Piece) -> torch.Tensor | Exception:
         try:
-            return work, self._runner.run([piece])[0]
+            return self._runner.run([piece])[0]
         except Exception as error:
-            return work, error
+            return error
 
     def _settle(
         self, grants: Sequence[Grant], results: Sequence[Result]
@@ -231,10 +253,24 @@ class Engine:
                 log.exception("a step's result could not be handed over")
 
 
-def _piece(grant: Grant) -> Piece:
-    work = grant.work
-    hidden = work.hidden if grant.tokens == work.tokens else work.hidden[:, work.done : work.done + grant.tokens]
-    return Piece(work.kv, work.position + work.done, hidden, () if work.done else work.reorder)
+def _piece(grants: Sequence[Grant]) -> Piece:
+    """Grants of one flow that follow each other."""
+    parts = [grant.hidden for grant in grants]
+    work = grants[0].work
+    hidden = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return Piece(work.kv, work.position + work.done, hidden, () if work.done else work.reorder, work.replay)
+
+
+def _all_shares(pieces: Iterable[Sequence[Grant]], outputs: Sequence[torch.Tensor | Exception]) -> list[Result]:
+    return [result for joined, output in zip(pieces, outputs, strict=True) for result in _shares(joined, output)]
+
+
+def _shares(grants: Sequence[Grant], output: torch.Tensor | Exception) -> list[Result]:
+    """What each of a piece's grants has of its output, in memory of its own."""
+    if isinstance(output, Exception) or len(grants) == 1:
+        return [(grant.work, output) for grant in grants]
+    parts = torch.split(output, [grant.tokens for grant in grants], 1)
+    return [(grant.work, part.clone()) for grant, part in zip(grants, parts, strict=True)]
 
 
 def _groups(grants: Sequence[Grant]) -> list[list[Grant]]:

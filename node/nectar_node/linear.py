@@ -1,8 +1,8 @@
-"""Linear layers on a CPU in float32, for the few rows of an iteration that several sessions share.
+"""Linear layers on a CPU in float32, for the few rows of an iteration that several sessions share, and for replays.
 
 PyTorch gives such products to BLAS, which is made for large matrices: some BLAS libraries copy the whole weight first.
 oneDNN reads it in place. The two differ by rounding, so a session alone keeps to BLAS, as Transformers does, and its
-hidden states are the whole model's bit for bit.
+hidden states are the whole model's bit for bit. A replay's are not in any case.
 """
 
 import time
@@ -21,7 +21,7 @@ Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tens
 
 
 class LinearLayers:
-    """A model's linear layers. `together`: several sessions are being computed at once."""
+    """A model's linear layers. `together`: several sessions, or a replay, are being computed."""
 
     def __init__(self, model: nn.Module) -> None:
         layers = [layer for layer in model.modules() if _is_plain(layer)]

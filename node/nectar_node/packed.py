@@ -138,7 +138,8 @@ class PackedRunner(ArenaRunner):
         for _, row, hidden in tokens:
             parts.append(Part(row, at, at + len(hidden), row.length))
             at += len(hidden)
-        out = self._forward(pieces[0].kv, parts, [hidden for _, _, hidden in tokens], together=len(pieces) > 1)
+        together = len(pieces) > 1 or pieces[0].replay
+        out = self._forward(pieces[0].kv, parts, [hidden for _, _, hidden in tokens], together=together)
         for part in parts:
             part.row.length = part.length
         return _unpack(pieces, {part.row: out[part.start : part.stop] for part in parts})

@@ -98,21 +98,23 @@ class PaddedRunner(ArenaRunner):
                 if tokens == 1 and row.length:
                     single.append((row, hidden[skipped:], target[skipped:]))
                 elif tokens:
-                    target[skipped:] = self._run_row(piece.kv, row, hidden[skipped:])
+                    target[skipped:] = self._run_row(piece.kv, row, hidden[skipped:], together=piece.replay)
                 lengths.append((row, row.length + tokens))
         single.sort(key=lambda token: -token[0].length)
         while single:  # at once as many as the arena could hold at the longest one's length
             count = max(1, self.kv_total // (single[0][0].length + 1))
-            self._run_single(pieces[0].kv, single[:count], together=len(pieces) > 1)
+            self._run_single(pieces[0].kv, single[:count], together=len(pieces) > 1 or pieces[0].replay)
             single = single[count:]
         for row, length in lengths:
             row.length = length
         return out
 
-    def _run_row(self, kv: RowsKV, row: Row, hidden: torch.Tensor) -> torch.Tensor:
+    def _run_row(self, kv: RowsKV, row: Row, hidden: torch.Tensor, *, together: bool) -> torch.Tensor:
         positions = torch.arange(row.length, row.length + len(hidden), device=self.span.device)[None]
         cache = _RowCache(self.arena, row, len(hidden))
-        out = self.span.forward(hidden[None], cache, start=kv.start, stop=kv.stop, position_ids=positions)
+        out = self.span.forward(
+            hidden[None], cache, start=kv.start, stop=kv.stop, position_ids=positions, together=together
+        )
         return out[0].cpu()
 
     def _run_single(self, kv: RowsKV, single: Sequence[Token], *, together: bool) -> None:

@@ -15,13 +15,15 @@ import torch
 class Piece:
     """A step, or a chunk of a long one: hidden states [batch, tokens, width] at `position` of a session's KV.
 
-    `reorder` names, for each row, the row whose past it continues; it is applied before, and once.
+    `reorder` names, for each row, the row whose past it continues; it is applied before, and once. A `replay` differs
+    by rounding from what it repeats, however it is computed: the fastest way will do.
     """
 
     kv: Any  # of the runner's own kind
     position: int
     hidden: torch.Tensor
     reorder: tuple[int, ...] = ()
+    replay: bool = False
 
     @property
     def rows(self) -> int:

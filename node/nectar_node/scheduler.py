@@ -21,7 +21,8 @@ class Work:
     """One step of a session: hidden states [batch, tokens, width] to run through the blocks that its KV is for.
 
     They are loaded when their turn comes: a long replay waits on disk. `flow` is whose step it is, `tag` what the
-    service wants back with the output, `done` the tokens computed so far.
+    service wants back with the output, `done` the tokens computed so far. A `replay` is many steps at once, and the one
+    that waits for them all is to be expected behind it.
     """
 
     flow: Hashable
@@ -32,6 +33,7 @@ class Work:
     stored: Stored
     reorder: tuple[int, ...] = ()
     tag: Any = None
+    replay: bool = False
     done: int = 0
     loaded: torch.Tensor | None = None
     outputs: list[torch.Tensor] = field(default_factory=list)
@@ -59,6 +61,15 @@ class Grant:
 
     work: Work
     tokens: int
+
+    @property
+    def rows(self) -> int:
+        return self.work.batch * self.tokens
+
+    @property
+    def hidden(self) -> torch.Tensor:
+        work = self.work
+        return work.hidden if self.tokens == work.tokens else work.hidden[:, work.done : work.done + self.tokens]
 
 
 class Scheduler(Protocol):

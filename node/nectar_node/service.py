@@ -196,7 +196,9 @@ class Service:
             session.waiting += 1
             batch, tokens, _ = step.hidden.shape
             numbers = step.first, step.last
-            self._engine.submit(Work(session, session.kv, step.position, batch, tokens, stored, step.reorder, numbers))
+            replay = step.first < step.last
+            work = Work(session, session.kv, step.position, batch, tokens, stored, step.reorder, numbers, replay)
+            self._engine.submit(work)
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
         session = self._sessions.get(number)

@@ -76,7 +76,13 @@ class SingleRunner:
             positions, mask = (positions - pads).clamp(min=0), (columns >= pads).long()
             kept = mask[:, piece.position :, None].bool()
         out = self.span.forward(
-            piece.hidden, kv.cache, start=kv.start, stop=kv.stop, position_ids=positions, attention_mask=mask
+            piece.hidden,
+            kv.cache,
+            start=kv.start,
+            stop=kv.stop,
+            position_ids=positions,
+            attention_mask=mask,
+            together=piece.replay,
         )
         kv.computed = stop
         _clear(kv.cache, [row for row, pad in enumerate(kv.pads) if pad >= stop])

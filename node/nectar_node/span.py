@@ -175,7 +175,7 @@ class SpanModel:
         """Hidden states [batch, tokens, width] through the model's blocks [start, stop), in the span's dtype.
 
         `attention` names a function of Transformers' attention interface in place of the family's own, and `others`
-        reach it. `together`: the rows are several sessions'.
+        reach it. `together`: the rows are several sessions', or a replay.
         """
         self._attend_by(attention or self._own_attention)
         arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}

@@ -26,6 +26,7 @@ from nectar_protocol.errors import ProtocolError
 from nectar_protocol.identity import PeerID, peer_id
 
 from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
+from nectar_swarm.tether import tether
 
 DIAL_TIMEOUT_S = 4.0
 STARTUP_TIMEOUT_S = 20.0
@@ -81,9 +82,8 @@ class Host:
         if listen is not None:
             check_port(listen)
         folder = Path(tempfile.mkdtemp(prefix="nectar-"))  # mode 0700: whoever opens p2pd's socket acts as us
-        private: Any = type("PrivateP2P", (P2P,), {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/"})
         try:
-            p2p = await private.create(**p2pd_arguments(key_file, listen))
+            p2p = await _private_p2p(folder).create(**p2pd_arguments(key_file, listen))
         except (P2PDaemonError, OSError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise HostError(f"the libp2p daemon did not start: {error}") from error
@@ -191,6 +191,16 @@ class Host:
         self.p2p._child._transport.close()
         self.ended.set()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _private_p2p(folder: Path) -> Any:
+    """hivemind's P2P, with its sockets in a folder of ours and a p2pd that dies with us."""
+
+    def command(*arguments: Any, **options: Any) -> list[str]:
+        return [*tether(), *P2P._make_process_args(*arguments, **options)]
+
+    changes = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "_make_process_args": staticmethod(command)}
+    return type("PrivateP2P", (P2P,), changes)
 
 
 def p2pd_arguments(key_file: Path | None, listen: Listen | None) -> dict[str, Any]:

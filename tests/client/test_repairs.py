@@ -1,5 +1,6 @@
 """Whatever happens to the nodes of a session's route, its outputs are those of an undisturbed run."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from nectar.session import Session
 from nectar_swarm.messages import Error, ErrorCode, Step
 
 from tests.client.node import BATCH, WIDTH, Node
-from tests.client.swarm import Run, Swarm, eventually
+from tests.client.swarm import HANGS_S, Run, Swarm, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,41 @@ def test_a_node_that_dies_in_a_step_is_replaced_within_it(
     for step in ((5,), (1,), (2, 1), (1, 0, (1, 0)), (1,), (1,)):
         run.step(*step)
     assert three[at].peer not in {span.peer for span in session.route}
+
+
+def lost(node: Node, successor: Node) -> Error:
+    assert node.place is not None
+    return Error(ErrorCode.LOST, "its link ended", node.place.generation, successor.peer)
+
+
+def test_a_neighbour_that_hears_of_a_death_first_does_not_make_it_two_repairs(
+    swarm: Swarm, three: list[Node], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "MISSED_S", HANGS_S)
+    run = Run(session)
+    run.step(3)
+    swarm.call(three[0].tell, lost(three[0], three[1]))
+    eventually(lambda: session._keeper.broken)
+    dies = threading.Timer(0.1, swarm.kill, three[1:2])
+    dies.start()
+    run.step(1)
+    dies.join()
+    assert session._keeper.route.generation == 2
+    assert session.route[1].peer != three[1].peer
+
+
+def test_neighbours_that_lost_only_their_link_make_another(
+    swarm: Swarm, three: list[Node], session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "MISSED_S", 0.01)
+    run = Run(session)
+    run.step(3)
+    before = session.route
+    swarm.call(three[0].tell, lost(three[0], three[1]))
+    eventually(lambda: session._keeper.broken)
+    run.step(1)
+    assert session.route == before
+    assert session._keeper.route.generation == 2
 
 
 def test_a_replacement_that_dies_too_is_replaced(swarm: Swarm, three: list[Node], session: Session) -> None:

@@ -32,6 +32,7 @@ class Play:
         self.noise = torch.Generator().manual_seed(seed)
         monkeypatch.setattr(keeper_module, "time", self.swarm)
         monkeypatch.setattr(keeper_module, "RETRY_S", 0.0)
+        monkeypatch.setattr(keeper_module, "MISSED_S", 0.0)
         monkeypatch.setattr(route_module, "Random", partial(Random, seed))
         monkeypatch.setattr(history_module, "MERGE_TOKENS", self.dice.choice([2, 4, 512]))
         self._people(candidate)

@@ -18,7 +18,7 @@ from nectar_protocol.manifest import ModelID
 from nectar_swarm.directory import LIFE_MS
 from nectar_swarm.errors import SwarmError
 
-from tests.client.node import MODEL, Node
+from tests.client.node import KV, MODEL, Node
 from tests.client.swarm import Swarm, eventually
 
 WHOLE = (0, 6)
@@ -91,6 +91,44 @@ def test_at_hand_are_only_those_with_a_link_that_have_not_gone_silent(
     assert len(readings) == 1
     eventually(lambda: met(connection, Effort.LOOK_AGAIN).keys() == {one.peer, other.peer})
     assert len(readings) > 1
+
+
+def test_a_repair_goes_by_what_nodes_at_hand_said_lately_if_that_will_do(
+    swarm: Swarm, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scout_module, "ASK_S", 0.05)
+    node, other = swarm.nodes[1:3]
+    for one in (node, other):
+        swarm.run(one.serve(*WHOLE))
+    assert met(connection, Effort.MEET).keys() == {node.peer, other.peer}
+    node.mute = True
+    connection.view.leave_alone(other.peer, 30.0)
+
+    def at_hand(enough: int = 1) -> dict[PeerID, Candidate]:
+        found = connection.run(
+            connection.scout.candidates(MODEL, Effort.AT_HAND, enough=lambda met: len(met) >= enough)
+        )
+        return {candidate.peer: candidate for candidate in found}
+
+    recent = at_hand()
+    assert {peer: (one.kv_free, one.busy) for peer, one in recent.items()} == {
+        node.peer: (KV, False),
+        other.peer: (KV, True),
+    }
+    assert at_hand(enough=3)[node.peer].kv_free is None, "not enough: all are asked"
+    connection.view._aside[node.peer] = (float("inf"), 1)
+    assert at_hand().keys() == {other.peer}
+    connection.view.trust_everybody()
+    swarm.run(node.serve(0, 3))
+
+    def read() -> bool:
+        connection.run(connection.scout.nodes(MODEL, fresh=True))
+        return connection.view.nodes(MODEL)[node.peer].stop == 3
+
+    eventually(read)
+    assert at_hand().keys() == {other.peer}, "it was asked when it served other blocks"
+    monkeypatch.setattr(scout_module, "RECENT_S", 0.0)
+    assert at_hand()[node.peer].kv_free is None, "too long ago"
 
 
 def test_those_set_aside_are_left_out_until_they_are_forgiven(swarm: Swarm, connection: Connection) -> None:

@@ -58,9 +58,18 @@ class Bench:
         self.delivered: asyncio.Queue[tuple[Work, torch.Tensor | Exception]] = asyncio.Queue()
         self.engine = Engine(runner, self.speed, BLOCKS, lambda work, result: self.delivered.put_nowait((work, result)))
 
-    def submit(self, flow: Hashable, tokens: int = 1, value: float = 1.0, kv: KV | None = None) -> Work:
+    def submit(
+        self,
+        flow: Hashable,
+        tokens: int = 1,
+        value: float = 1.0,
+        kv: KV | None = None,
+        position: int = 0,
+        reorder: tuple[int, ...] = (),
+        replay: bool = False,
+    ) -> Work:
         stored = InMemory(torch.full((1, tokens, 2), value))
-        work = Work(flow, kv or KV(), 0, 1, tokens, stored)
+        work = Work(flow, kv or KV(), position, 1, tokens, stored, reorder, replay=replay)
         self.engine.submit(work)
         return work
 

@@ -4,12 +4,13 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from nectar_node.attendance import Attendance
 from nectar_node.engine import MIN_PROMPT_ROWS
 
-from tests.node.engines import HANGS_S, KV, Bench, Doubling
+from tests.node.engines import BROKEN, HANGS_S, KV, LATE, UNPREPARED, Bench, Doubling
 
 
 async def test_a_flows_works_run_in_their_order_and_one_in_an_iteration(bench: Bench) -> None:
@@ -77,6 +78,88 @@ async def test_prompts_that_wait_for_a_long_iteration_are_still_taken_in_turns(
     bench.runner.allow()
     await bench.results(3)
     assert bench.runner.forwards == [[1], [512], [88, 424], [176]]
+
+
+# A replay, and the step behind it
+
+
+async def test_a_replay_and_the_step_that_goes_on_from_it_are_one_piece(bench: Bench) -> None:
+    bench.submit("first", 9)
+    await bench.busy()
+    kv = KV()
+    replay, step = bench.submit("one", 500, 2.0, kv, replay=True), bench.submit("one", 2, 3.0, kv, 500)
+    after = bench.submit("one", 1, 4.0, kv, 502)
+    bench.runner.allow()
+    results = await bench.results(4)
+    assert bench.runner.forwards == [[9], [502], [1]]
+    assert [work for work, _ in results[1:]] == [replay, step, after]
+    outputs = [result for _, result in results[1:]]
+    assert [output.shape for output in outputs] == [(1, 500, 2), (1, 2, 2), (1, 1, 2)]
+    assert [output.unique().tolist() for output in outputs] == [[4.0], [6.0], [8.0]]
+    assert [output.untyped_storage().nbytes() for output in outputs] == [output.nbytes for output in outputs]
+
+
+async def test_an_idle_thread_waits_a_little_for_the_step_behind_a_replay(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.runner.allow()
+    kv = KV()
+    monkeypatch.setattr("nectar_node.engine.FOLLOW_S", 2 * HANGS_S)
+    bench.submit("one", 9, kv=kv, replay=True)
+    await asyncio.sleep(0.01)  # for the thread to begin, if it did
+    bench.submit("one", 1, kv=kv, position=9)
+    await bench.results(2)
+    monkeypatch.setattr("nectar_node.engine.FOLLOW_S", 0.001)
+    bench.submit("one", 9, kv=kv, replay=True)
+    await bench.results(1)
+    assert bench.runner.forwards == [[10], [9]]
+
+
+async def test_a_step_runs_with_the_last_chunk_of_the_replay_before_it(bench: Bench) -> None:
+    bench.submit("tokens")
+    await bench.busy()
+    kv = KV()
+    replay = bench.submit("one", 2 * MIN_PROMPT_ROWS, 2.0, kv, replay=True)
+    step = bench.submit("one", 1, 3.0, kv, 2 * MIN_PROMPT_ROWS)
+    bench.runner.allow()
+    results = dict(await bench.results(3))
+    assert bench.runner.forwards == [[1], [MIN_PROMPT_ROWS], [MIN_PROMPT_ROWS + 1]]
+    assert results[replay].shape == (1, 2 * MIN_PROMPT_ROWS, 2)
+    assert results[step].tolist() == [[[6.0, 6.0]]]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [{"position": 3}, {"position": 5}, {"position": 4, "reorder": (0,)}, {"position": 4, "tokens": 9}],
+    ids=["rollback", "gap", "reorder", "long"],
+)
+async def test_what_does_not_go_on_from_there_is_a_piece_of_its_own(bench: Bench, behind: dict[str, Any]) -> None:
+    bench.submit("first")
+    await bench.busy()
+    kv = KV()
+    bench.submit("one", 4, kv=kv, replay=True)
+    bench.submit("one", kv=kv, **behind)
+    bench.submit("other", 4, replay=True)
+    bench.submit("other", position=4)  # with another KV
+    bench.runner.allow()
+    await bench.results(5)
+    assert bench.runner.forwards[1] == [4, 4]
+
+
+@pytest.mark.parametrize("value", [BROKEN, LATE, UNPREPARED])
+async def test_a_piece_of_two_that_fails_costs_both_and_nobody_else(bench: Bench, value: float) -> None:
+    bench.submit("first")
+    await bench.busy()
+    kv = KV()
+    bench.submit("one", 4, value, kv, replay=True)
+    bench.submit("one", 1, 1.0, kv, 4)
+    bench.submit("other", 4)
+    bench.submit("other", 1)
+    bench.runner.allow()
+    results = (await bench.results(5))[1:]
+    assert all(isinstance(result, Exception) == (work.flow == "one") for work, result in results)
+    bench.submit("one")
+    await bench.results(1)
 
 
 # Ends

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -15,9 +17,11 @@ from nectar_protocol.identity import parse_peer_id
 from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
 from nectar_swarm.host import Host, Listen, PeerAddress, check_port, local_ip
 from nectar_swarm.keyfile import create_key
+from nectar_swarm.tether import tether
 
 StartHost = Callable[..., Awaitable[Host]]
 
+HANGS_S = 60.0  # a test that waits so long has failed
 PEER = "12D3KooWPQN2nxsbvcYhEFYhpiVLTYFM1vQxtaGJeWQSxEgBnbj2"
 
 
@@ -83,6 +87,36 @@ async def test_the_p2pds_own_end_is_noticed(start_host: StartHost) -> None:
     with pytest.raises(UnreachableError):
         await host.open_stream(host.peer_id, "nectar/nothing")
     await host.close()
+
+
+@pytest.mark.skipif(not tether(), reason="needs util-linux's setpriv")
+def test_the_p2pd_dies_with_us_even_if_it_cannot_see_our_end() -> None:
+    started = """
+import asyncio
+from nectar_swarm.host import Host
+
+async def run():
+    print((await Host.start()).daemon_pid, flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(run())
+"""
+    with subprocess.Popen([sys.executable, "-c", started], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        p2pd = psutil.Process(int(parent.stdout.readline()))
+        p2pd.suspend()  # so that it does nothing by itself
+        parent.kill()
+    _, left = psutil.wait_procs([p2pd], HANGS_S)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+async def test_without_that_command_a_p2pd_starts_too(start_host: StartHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nectar_swarm.tether.COMMAND", ("nectar-has-no-such-command",))
+    monkeypatch.setattr("nectar_swarm.host.tether", tether.__wrapped__)
+    assert tether.__wrapped__() == ()
+    assert (await start_host()).daemon_pid
 
 
 async def test_a_host_can_be_dialled_where_it_says(start_host: StartHost) -> None:
