@@ -19,6 +19,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
+from nectar_swarm.tensors import all_finite
 
 from nectar.connection import Connection
 from nectar.errors import RequestError, SessionError
@@ -271,7 +272,7 @@ class Session:
         if step.hidden.shape != asked.shape or step.hidden.dtype != asked.dtype:
             self._keeper.fail(hop, f"answered {list(step.hidden.shape)} to {list(asked.shape)}")
             return
-        if not torch.isfinite(step.hidden).all():
+        if not all_finite(step.hidden):
             self._keeper.fail(hop, "answered with what are no finite numbers")
             return
         self._answered = step.last

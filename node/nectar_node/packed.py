@@ -125,6 +125,9 @@ class PackedRunner(ArenaRunner):
         self._expands = hasattr(text, "kv_lora_rank")
 
     def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:
+        first = pieces[0]
+        if len(pieces) == len(first.kv.rows) == 1 and not first.kv.pads[0]:
+            return [self._run_one(first, first.kv.rows[0])]
         tokens = [
             (number, row, piece.hidden[index, skipped:])
             for number, piece in enumerate(pieces)
@@ -138,22 +141,22 @@ class PackedRunner(ArenaRunner):
         for _, row, hidden in tokens:
             parts.append(Part(row, at, at + len(hidden), row.length))
             at += len(hidden)
-        together = len(pieces) > 1 or pieces[0].replay
-        out = self._forward(pieces[0].kv, parts, [hidden for _, _, hidden in tokens], together=together)
-        for part in parts:
-            part.row.length = part.length
+        packed = torch.cat([hidden for _, _, hidden in tokens])[None]
+        out = self._forward(first.kv, parts, packed, together=len(pieces) > 1 or first.replay)[0]
         return _unpack(pieces, {part.row: out[part.start : part.stop] for part in parts})
 
-    def _forward(
-        self, kv: RowsKV, parts: Sequence[Part], hidden: Sequence[torch.Tensor], *, together: bool
-    ) -> torch.Tensor:
-        """Packed hidden states [T, width] of all parts, on the CPU."""
-        packed = hidden[0] if len(hidden) == 1 else torch.cat(list(hidden))
+    def _run_one(self, piece: Piece, row: Row) -> torch.Tensor:
+        """One row, which is packed as it is."""
+        part = Part(row, 0, piece.hidden.shape[1], row.length)
+        return self._forward(piece.kv, [part], piece.hidden, together=piece.replay)
+
+    def _forward(self, kv: RowsKV, parts: Sequence[Part], packed: torch.Tensor, *, together: bool) -> torch.Tensor:
+        """Packed hidden states [1, T, width] of all parts, on the CPU."""
         if self.span.device.type == "cuda":
             packed = packed.pin_memory()
         batch = Batch(self.arena, parts, self._expands)
         out = self.span.forward(
-            packed[None],
+            packed,
             batch,
             start=kv.start,
             stop=kv.stop,
@@ -162,7 +165,9 @@ class PackedRunner(ArenaRunner):
             together=together,
             nectar_batch=batch,
         )
-        return out[0].cpu()
+        for part in parts:
+            part.row.length = part.length
+        return out.cpu()
 
 
 def _unpack(pieces: Sequence[Piece], outputs: dict[Row, torch.Tensor]) -> list[torch.Tensor]:

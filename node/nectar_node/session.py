@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from nectar_protocol.identity import PeerID
 from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Neighbours, Open, Step
+from nectar_swarm.tensors import all_finite
 
 from nectar_node.archive import Record
 from nectar_node.errors import GapError, RecordError, StepError
@@ -74,7 +74,7 @@ class Session:
                 f"and reserved {self.request.max_length}"
             )
         self._check_reorder(step)
-        if not torch.isfinite(step.hidden).all():
+        if not all_finite(step.hidden):
             raise StepError("hidden states that are not finite numbers")
         self.accepted, self.length = step.last, step.position + tokens
         return True

@@ -44,6 +44,7 @@ class Link(asyncio.Protocol):
         self.suspected = False
         self._reader, self._writer = reader, writer  # which would close the transport if it were forgotten
         self._transport: Any = writer.transport  # both ways, which the type of a writer's does not say
+        self._transport.set_write_buffer_limits(high=0)  # or uvloop keeps short messages until the end of its turn
         self._outbox = Outbox(self._transport, self._weigh, delay_s)
         self._backlog = backlog or Backlog()
         self._loop = asyncio.get_running_loop()

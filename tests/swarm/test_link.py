@@ -249,6 +249,8 @@ class Sink:
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
 
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
     def get_write_buffer_size(self) -> int:
         return 0
 

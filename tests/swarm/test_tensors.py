@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nectar_protocol.codec import Reader, uint
 from nectar_protocol.errors import MalformedError
-from nectar_swarm.tensors import CODES, DTYPES, MAX_BATCH, pack_tensor, read_tensor
+from nectar_swarm.tensors import CODES, DTYPES, MAX_BATCH, all_finite, pack_tensor, read_tensor
 
 dtypes = st.sampled_from(sorted(CODES, key=CODES.__getitem__))
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 9))
@@ -89,3 +89,15 @@ def test_random_bytes_raise_nothing_but_malformed(data: bytes) -> None:
     except MalformedError:
         return
     assert pack_tensor(received) == data
+
+
+@pytest.mark.parametrize("dtype", CODES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_that_is_not_finite_is_found_and_large_ones_are_not(dtype: torch.dtype, bad: float) -> None:
+    largest = min(torch.finfo(dtype).max, 1e30)
+    hidden = torch.full((2, 3, 50), largest, dtype=dtype)
+    assert all_finite(hidden)
+    hidden[1, 2, 30] = bad
+    assert not all_finite(hidden)
+    hidden[0, 0, 0] = -bad
+    assert not all_finite(hidden)
