@@ -33,16 +33,22 @@ class Bootstrap:
     key_file: Path
     task: asyncio.Task[None]
     stop: asyncio.Event
+    others: set[int]  # this process's children that are not its own
     ready: list[list[str]] = field(default_factory=list)
+
+    @property
+    def children(self) -> set[int]:
+        return set(children()) - self.others
 
 
 @pytest.fixture
 async def running(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Bootstrap]:
     key, stop, ready = tmp_path / "bootstrap.key", asyncio.Event(), list[list[str]]()
+    others = set(children())
     work = run_bootstrap(key, Listen("127.0.0.1"), (), None, stop, ready.append)
     task = asyncio.create_task(work)
     await eventually(lambda: ready or task.done())
-    yield Bootstrap(key, task, stop, ready)
+    yield Bootstrap(key, task, stop, others, ready)
     stop.set()
     await task
 
@@ -67,7 +73,7 @@ async def test_its_p2pd_is_started_again_under_the_same_name(
     running: Bootstrap, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(membership, "RESTART_S", 0.05)
-    [child] = children()
+    [child] = running.children
     os.kill(child, signal.SIGKILL)
     await eventually(lambda: len(running.ready) == 2)
     assert len({text.rpartition("/")[2] for [text] in running.ready}) == 1
@@ -75,10 +81,10 @@ async def test_its_p2pd_is_started_again_under_the_same_name(
 
 @sees_processes
 async def test_told_to_stop_it_leaves_no_p2pd_behind(running: Bootstrap) -> None:
-    assert children()
+    assert running.children
     running.stop.set()
     await running.task
-    assert not children()
+    assert not running.children
 
 
 async def test_its_key_is_held_while_it_runs(running: Bootstrap) -> None:
