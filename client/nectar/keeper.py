@@ -9,7 +9,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from nectar_protocol.identity import PeerID
@@ -20,6 +19,7 @@ from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open
 
 from nectar.connection import Connection, Listener
 from nectar.errors import ClientError, NoRouteError, SessionError
+from nectar.repair import Repair, Span
 from nectar.route import Hop, Route
 from nectar.routing import Candidate
 from nectar.scout import Effort
@@ -33,25 +33,6 @@ MISSED_S = 0.05  # how long the end of our own link to a node is waited for, whe
 AGAIN_S = 3.0  # after which nodes have refused whatever was on its way to a node that was lost
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Blocks [start, stop) on one node of a session's route."""
-
-    peer: PeerID
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Repair:
-    """One change of a route: what was lost and why, the route before and after, and how long it took."""
-
-    lost: tuple[str, ...]
-    before: tuple[Span, ...]
-    after: tuple[Span, ...]
-    seconds: float
 
 
 class Owner(Listener, Protocol):

@@ -23,7 +23,8 @@ from nectar_swarm.tensors import all_finite
 
 from nectar.connection import Connection
 from nectar.errors import RequestError, SessionError
-from nectar.keeper import HUNG_MS, Repair, RouteKeeper, Span
+from nectar.keeper import HUNG_MS, RouteKeeper
+from nectar.repair import Repair, Span
 from nectar.route import Hop, Route
 from nectar.routing import PeerSet
 

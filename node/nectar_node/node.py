@@ -21,6 +21,7 @@ from nectar_swarm.reachability import Reachability
 from nectar_swarm.source import LocalFolder, Source, open_source
 from nectar_swarm.waiting import first_of
 
+from nectar_node.about import About
 from nectar_node.announcer import Announcer, Pace
 from nectar_node.archive import Archive
 from nectar_node.background import in_thread
@@ -30,7 +31,7 @@ from nectar_node.mover import Mover, Span
 from nectar_node.placement import blocks_that_fit, parse_span
 from nectar_node.runner import Runner
 from nectar_node.selftest import self_test
-from nectar_node.service import About, Service
+from nectar_node.service import Service
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 from nectar_node.stay import Stay

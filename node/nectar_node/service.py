@@ -8,7 +8,6 @@ makes it send that again to a replacement.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from nectar_protocol.errors import MalformedError
@@ -20,9 +19,9 @@ from nectar_swarm.host import Host
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 from nectar_swarm.peers import Peers
-from nectar_swarm.status import Status
 from nectar_swarm.waiting import first_of
 
+from nectar_node.about import About
 from nectar_node.admission import Admission
 from nectar_node.archive import Archive
 from nectar_node.dials import Dials
@@ -41,17 +40,6 @@ COMPUTE_END_S = 10.0
 BUSY_RETRY_MS = 2_000  # how soon somebody who found the node full may ask again
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class About:
-    """What a node says of itself."""
-
-    name: str
-    model_name: str
-    blocks: int
-    device: str
-    version: str
 
 
 class Service:
@@ -206,20 +194,7 @@ class Service:
             self._forget(session)
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
-        status = Status(
-            kv_free=self.admission.kv_free,
-            kv_total=self.admission.runner.kv_total,
-            sessions=len(self._sessions),
-            queued=self._engine.queued,
-            blocks=self.about.blocks,
-            name=self.about.name,
-            model=self.about.model_name,
-            device=self.about.device,
-            dtype=str(self.span.dtype).removeprefix("torch."),
-            version=self.about.version,
-            wait_us=self._engine.wait_us,
-            decode_us=self._speed.decode_us,
-        )
+        status = self.about.status(self.span, self._speed, self._engine, self.admission, len(self._sessions))
         link.send(number, Kind.STATUS, status.pack(link.version))
 
     def _owned(self, link: Link, number: int, generation: int) -> Session | None:

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import pytest_asyncio
 from nectar_node import service as service_module
+from nectar_node.about import About
 from nectar_node.archive import Archive
 from nectar_node.packed import PackedRunner
-from nectar_node.service import About, Service
+from nectar_node.service import Service
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 from nectar_swarm.host import Host, Listen

@@ -1,0 +1,38 @@
+"""What a node says of itself to those who ask."""
+
+from dataclasses import dataclass
+
+from nectar_swarm.status import Status
+
+from nectar_node.admission import Admission
+from nectar_node.engine import Engine
+from nectar_node.span import SpanModel
+from nectar_node.speed import Speed
+
+
+@dataclass(frozen=True)
+class About:
+    """What does not change while it serves."""
+
+    name: str
+    model_name: str
+    blocks: int
+    device: str
+    version: str
+
+    def status(self, span: SpanModel, speed: Speed, engine: Engine, admission: Admission, sessions: int) -> Status:
+        """And how it is now."""
+        return Status(
+            kv_free=admission.kv_free,
+            kv_total=admission.runner.kv_total,
+            sessions=sessions,
+            queued=engine.queued,
+            blocks=self.blocks,
+            name=self.name,
+            model=self.model_name,
+            device=self.device,
+            dtype=str(span.dtype).removeprefix("torch."),
+            version=self.version,
+            wait_us=engine.wait_us,
+            decode_us=speed.decode_us,
+        )
