@@ -20,11 +20,17 @@ for name in ("NECTAR_HOME", "NECTAR_CONFIG", "NECTAR_INITIAL_PEERS", "NECTAR_MOD
 from nectar_demo.processes import NodeProcess  # noqa: E402
 
 from benchmarks.models import make_llama  # noqa: E402 - after the environment that it reads
+from tests.clock import Clock  # noqa: E402
 
 settings.register_profile("nectar", deadline=None, max_examples=100)  # other work may share the machine
 settings.load_profile("nectar")
 
 StartNode = Callable[..., NodeProcess]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,22 +12,12 @@ from nectar_protocol.announcement import Announcement, NodeState, Profile
 from nectar_protocol.identity import Identity, peer_id
 from nectar_protocol.manifest import ModelID
 
+from tests.clock import Clock
+
 MODEL, OTHER = ModelID(b"m" * 32), ModelID(b"o" * 32)
 HERE, THERE = (Address(IPv4Address("192.0.2.1"), port) for port in (1, 2))
 NODES = [Identity.from_seed(bytes([number]) * 32).public for number in range(3)]
 PEER = peer_id(NODES[0])
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -5,17 +5,7 @@ from nectar_swarm import allowance as allowance_module
 from nectar_swarm.allowance import Allowance
 from nectar_swarm.errors import RefusedError
 
-
-class Clock:
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.clock import Clock
 
 
 @pytest.fixture

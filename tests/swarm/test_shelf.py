@@ -11,19 +11,9 @@ from nectar_swarm import shelf as shelf_module
 from nectar_swarm.answers import Stored
 from nectar_swarm.shelf import SWEEP_S, Shelf
 
+from tests.clock import Clock
+
 KEY, OTHER = DHTID.generate(source="a"), DHTID.generate(source="b")
-
-
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
