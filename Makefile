@@ -10,7 +10,7 @@ demo: .venv/ready
 	@$(BIN)/nectar demo
 
 test: .venv/ready
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --durations=10
 
 test-slow: .venv/ready
 	@$(BIN)/python -m pytest -m slow
