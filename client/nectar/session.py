@@ -258,9 +258,7 @@ class Session:
 
     def _on_step(self, hop: Hop, payload: bytes) -> None:
         route = self._keeper.route
-        at = route.hops.index(hop)
-        if at + 1 < len(route.hops):  # a link that the two could not make
-            after = route.hops[at + 1].peer
+        if (after := route.successor(hop)) is not None:  # a link that the two could not make
             # What came before the confirmation of its place may be older than the session at the next node.
             current = hop.routed == route.generation and (hop.peer, after) in route.relayed
             if current and (link := self._connection.present_link(after)):
