@@ -24,6 +24,12 @@ class UntrustedError(NoRouteError):
     reason = "no trusted peer serves blocks {spans} of this model, where your text goes in or comes out"
 
 
+class ChosenRouteError(NoRouteError):
+    """A node of a route that the user chose does not serve its blocks; `missing` holds these."""
+
+    reason = "the nodes that you chose for blocks {spans} of this model do not serve them; choose others, or none"
+
+
 class NoRoomError(NoRouteError):
     """All nodes that serve some of the blocks are full; `missing` holds these blocks."""
 

@@ -173,7 +173,7 @@ class RouteKeeper:
         return await self._connection.scout.candidates(
             self._model,
             effort,
-            trusted=self.route.trusted or frozenset(),
+            trusted=(self.route.trusted or frozenset()) | self.route.chosen.keys(),
             enough=self.route.filled_by,
         )
 

@@ -1,13 +1,14 @@
 """A causal language model whose blocks run in a swarm. generate() and everything around it is Transformers' own."""
 
+import functools
 import inspect
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from nectar_protocol.errors import IdentityError
-from nectar_protocol.identity import PeerID, parse_peer_id
+from nectar_protocol.identity import PeerID
 from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
@@ -18,12 +19,13 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from nectar.blocks import RemoteBlocks, RemoteModel, peer_set
 from nectar.connection import Connection, shared_connection
 from nectar.errors import RequestError
 from nectar.head import share_head
 from nectar.remote import ATTENTION, RemoteCache, RemoteChain
-from nectar.routing import PeerSet
 from nectar.session import PATIENCE_S, Session
+from nectar.states import with_hidden_states
 
 DRAFT_ROOM = 64  # positions beyond the last token that drafts of speculative decoding may reach
 
@@ -67,18 +69,10 @@ class AutoDistributedModelForCausalLM:
         if connection is None:
             allowed = None if allowed_peers is None else frozenset(allowed_peers)
             connection = shared_connection(initial_peers, allowed=allowed, key_file=key_file)
-        model.attach(connection, source.manifest.model_id, patience_s, trusted)
+        model.attach(
+            RemoteModel(connection, source.manifest.model_id, anatomy.blocks, anatomy.width, dtype, patience_s, trusted)
+        )
         return model
-
-
-def peer_set(peers: Collection[PeerID] | None) -> PeerSet | None:
-    """Raises RequestError for what is no peer ID."""
-    try:
-        for peer in peers or ():
-            parse_peer_id(peer)
-    except IdentityError as error:
-        raise RequestError(f"trusted_peers takes peer IDs, 12D3KooW…: {error}") from error
-    return None if peers is None else frozenset(peers)
 
 
 def _distributed_class(base: Any) -> Any:
@@ -90,7 +84,6 @@ def _distributed_class(base: Any) -> Any:
             owner, stack = find_stack(self.base_model)
             chain = RemoteChain(returns_tuple)
             self.__dict__["chain"] = chain  # not registered a second time as a submodule
-            self.__dict__["blocks"] = len(getattr(owner, stack))
             setattr(owner, stack, nn.ModuleList([chain]))
             for part in (config, config.get_text_config(decoder=True)):
                 part._attn_implementation = ATTENTION  # after __init__: some families look it up in there
@@ -103,32 +96,23 @@ def _distributed_class(base: Any) -> Any:
 
             owner.register_forward_pre_hook(remember, with_kwargs=True)
 
-        def attach(self, connection: Connection, model: Any, patience_s: float, trusted: PeerSet | None) -> None:
-            """Run the blocks over this connection."""
-            self.__dict__.update(connection=connection, model_id=model, patience_s=patience_s, trusted=trusted)
-            self.chain.open_session = self.session
+        def attach(self, remote: RemoteModel) -> None:
+            """Run the blocks in this swarm."""
+            self.chain.blocks = RemoteBlocks(remote)
 
-        def session(
-            self,
-            max_length: int = 2048,
-            *,
-            patience_s: float | None = None,
-            trusted_peers: Collection[PeerID] | None = None,
-        ) -> Session:
-            """A session that several calls of generate() share; use it in a `with` statement.
+        @property
+        def blocks(self) -> RemoteBlocks:
+            """The blocks in their swarm, for hidden states of your own: `model.blocks[2:5](hidden)`."""
+            (blocks,) = self.chain.parts(each=False)
+            return blocks
 
-            It holds at most `max_length` positions on the nodes until it is closed. `patience_s` and `trusted_peers`
-            are the model's own if they are not given.
-            """
-            return Session(
-                self.connection,
-                self.model_id,
-                self.blocks,
-                self.dtype,
-                max_length,
-                self.patience_s if patience_s is None else patience_s,
-                self.trusted if trusted_peers is None else peer_set(trusted_peers),
-            )
+        def session(self, max_length: int = 2048, **options: Any) -> Session:
+            """A session that several calls of generate() share; takes the options of `RemoteBlocks.session`."""
+            return self.blocks.session(max_length, **options)
+
+        @functools.wraps(base.forward)
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return with_hidden_states(self, super().forward, args, kwargs)
 
         @torch.no_grad()
         def generate(self, inputs: Any = None, *args: Any, session: Session | None = None, **kwargs: Any) -> Any:
@@ -141,8 +125,11 @@ def _distributed_class(base: Any) -> Any:
                 if _drafts(self.generation_config, args, kwargs):
                     session.token_ids = None  # Transformers gives the whole text then, whatever the cache holds
                 return _generate_in(session, super().generate, ids, inputs, args, kwargs)
-            with self.session(_room(self.generation_config, ids, args, kwargs)) as own:
-                return super().generate(inputs, *args, past_key_values=RemoteCache(own), **kwargs)
+            room = _room(self.generation_config, ids, args, kwargs)
+            each = _keeps_states(self.generation_config, args, kwargs)
+            with ExitStack() as stack:
+                sessions = [stack.enter_context(part.session(room)) for part in self.chain.parts(each)]
+                return super().generate(inputs, *args, past_key_values=RemoteCache(*sessions), **kwargs)
 
     Distributed.__name__, Distributed.__qualname__ = base.__name__, base.__qualname__
     Distributed.__module__ = base.__module__  # else Transformers skips the family's weight conversions
@@ -183,6 +170,11 @@ def _drafts(default: GenerationConfig, args: tuple[Any, ...], kwargs: dict[str, 
         return True
     lookup = kwargs.get("prompt_lookup_num_tokens", _config(default, args, kwargs).prompt_lookup_num_tokens)
     return lookup is not None
+
+
+def _keeps_states(default: GenerationConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Does this call of generate() ask for hidden states of each block?"""
+    return bool(kwargs.get("output_hidden_states", _config(default, args, kwargs).output_hidden_states))
 
 
 def _room(default: GenerationConfig, ids: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -1,7 +1,8 @@
 """What stands in a Transformers model where its blocks were: one remote chain, and a cache that is a position."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from nectar.blocks import RemoteBlocks
 from nectar.errors import RequestError
 from nectar.session import Session
 
@@ -47,11 +49,14 @@ class RemoteLayer(CacheLayerMixin):
 
 
 class RemoteCache(Cache):
-    """A session as Transformers' `past_key_values`. Beam reorders are composed here and leave with the next step."""
+    """A session as Transformers' `past_key_values`, or several for parts of the model that follow each other.
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(layers=[RemoteLayer(session.position)])
-        self.session = session
+    Beam reorders are composed here and leave with the next step.
+    """
+
+    def __init__(self, *sessions: Session) -> None:
+        super().__init__(layers=[RemoteLayer(sessions[0].position)])
+        self.sessions = sessions
         self.rows: torch.Tensor | None = None
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
@@ -69,37 +74,77 @@ class RemoteCache(Cache):
 
 
 class RemoteChain(nn.Module):
-    """Stands as the only block of the client's model. `open_session(length)` makes one for a forward without cache."""
+    """Stands as the only block of the client's model, for all `blocks` of it."""
 
     def __init__(self, returns_tuple: bool) -> None:
         super().__init__()
         self.returns_tuple = returns_tuple
-        self.open_session: Callable[[int], Session] | None = None
+        self.blocks: RemoteBlocks | None = None
         self._local = threading.local()
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Keep the arguments of the present forward of the stack's owner, which hold the mask and the cache."""
         self._local.arguments = arguments
 
+    @contextmanager
+    def keeping_inputs(self) -> "Iterator[list[torch.Tensor]]":
+        """Within it, this thread's forwards run block by block, and what goes into each is put into the list."""
+        inputs: list[torch.Tensor] = []
+        self._local.inputs = inputs
+        try:
+            yield inputs
+        finally:
+            self._local.inputs = None
+
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         arguments = self._local.arguments
-        cache, device = arguments.get("past_key_values"), hidden_states.device
+        cache, tokens = arguments.get("past_key_values"), hidden_states.shape[1]
         pads = row_padding(arguments.get("attention_mask"), hidden_states.shape[0])
         if isinstance(cache, RemoteCache):
             layer = cache.layers[0]
-            check_positions(arguments.get("position_ids"), layer.length, hidden_states.shape[1], pads)
-            out = cache.session.step(hidden_states, layer.length, cache.take_reorder(), pads)
-            layer.length += hidden_states.shape[1]
+            check_positions(arguments.get("position_ids"), layer.length, tokens, pads)
+            out = self._run(cache.sessions, hidden_states, layer.length, cache.take_reorder(), pads)
+            layer.length += tokens
         else:
             if cache is not None and cache.get_seq_length():
                 raise RequestError("past_key_values must come from this model's own generate() or session()")
-            if self.open_session is None:
-                raise RequestError("this model is not connected to a swarm; load it with from_pretrained(…)")
-            check_positions(arguments.get("position_ids"), 0, hidden_states.shape[1], pads)
-            with self.open_session(hidden_states.shape[1]) as session:
-                out = session.step(hidden_states, 0, pads=pads)
-        out = out.to(device)
+            check_positions(arguments.get("position_ids"), 0, tokens, pads)
+            with ExitStack() as stack:
+                sessions = [stack.enter_context(part.session(tokens)) for part in self.parts(self._inputs is not None)]
+                out = self._run(sessions, hidden_states, 0, (), pads)
+        out = out.to(hidden_states.device)
         return (out, None) if self.returns_tuple else out
+
+    def parts(self, each: bool) -> list[RemoteBlocks]:
+        """Its blocks, together or each for itself. Raises RequestError for a model without a swarm."""
+        if self.blocks is None:
+            raise RequestError("this model is not connected to a swarm; load it with from_pretrained(…)")
+        return list(self.blocks) if each else [self.blocks]
+
+    @property
+    def _inputs(self) -> list[torch.Tensor] | None:
+        return getattr(self._local, "inputs", None)
+
+    def _run(
+        self,
+        sessions: Sequence[Session],
+        hidden: torch.Tensor,
+        position: int,
+        reorder: tuple[int, ...],
+        pads: tuple[int, ...],
+    ) -> torch.Tensor:
+        """Through the parts, one after the other."""
+        inputs = self._inputs
+        if inputs is not None and len(sessions) < len(self.parts(True)):
+            raise RequestError(
+                "hidden states of each block do not come out of a session that runs all blocks at once: "
+                "ask for them without `session`, or call model(text, output_hidden_states=True) afterwards"
+            )
+        for session in sessions:
+            if inputs is not None:
+                inputs.append(hidden)
+            hidden = session.step(hidden, position, reorder, pads).to(hidden.device)
+        return hidden
 
 
 def row_padding(mask: torch.Tensor | None, batch: int) -> tuple[int, ...]:

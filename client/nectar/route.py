@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from random import Random
 
 from nectar_protocol.address import Address
-from nectar_protocol.identity import PeerID
+from nectar_protocol.errors import IdentityError
+from nectar_protocol.identity import PeerID, parse_peer_id
 from nectar_swarm.messages import Neighbours
 
-from nectar.errors import NoRoomError, NoRouteError, UntrustedError
+from nectar.errors import ChosenRouteError, NoRoomError, NoRouteError, RequestError, UntrustedError
+from nectar.repair import Span
 from nectar.routing import Candidate, Leg, PeerSet, find_route, missing_spans
 
 
@@ -37,13 +39,24 @@ class Hop:
 
 
 class Route:
-    """Hops that together run all blocks, or none yet.
+    """Hops that together run the blocks `part` of a model of so many `blocks`, or none yet.
 
-    Only `trusted` peers, if given, run the first and the last block. Every node needs `positions` of KV.
+    Only `trusted` peers, if given, run the model's first and last block, and only those of `chosen` run what it names
+    them for. Every node needs `positions` of KV. Raises RequestError for what is no route through the part.
     """
 
-    def __init__(self, blocks: int, trusted: PeerSet | None = None) -> None:
-        self.blocks, self.trusted = blocks, trusted
+    def __init__(
+        self,
+        blocks: int,
+        trusted: PeerSet | None = None,
+        *,
+        part: range | None = None,
+        chosen: Sequence[Span] = (),
+    ) -> None:
+        part = range(blocks) if part is None else part
+        self.blocks, self.start, self.stop, self.trusted = blocks, part.start, part.stop, trusted
+        self.chosen = {span.peer: span for span in chosen}
+        _check(chosen, part)
         self.positions = 0
         self._chance = Random()
         self.hops: list[Hop] = []
@@ -76,6 +89,14 @@ class Route:
             hop.whole = True
         return proved
 
+    def _wanted(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those whom this route may run through, each with the blocks that it may run."""
+        if not self.chosen:
+            return list(candidates)
+        wanted = [(one, self.chosen[one.peer]) for one in candidates if one.peer in self.chosen]
+        serving = [(one, span) for one, span in wanted if one.start <= span.start and span.stop <= one.stop]
+        return [one.only(span.start, span.stop) for one, span in serving]
+
     def _has_room(self, candidate: Candidate) -> bool:
         hop = self.hop(candidate.peer)
         ours = hop is not None and hop.opened and not hop.failed  # what we hold there would be free again
@@ -84,12 +105,12 @@ class Route:
     def filled_by(self, candidates: Sequence[Candidate]) -> bool:
         """Do these serve, with room for us, every block that the present hops do not, trusted ones at both ends?"""
         nodes: list[Hop | Candidate] = [hop for hop in self.hops if not hop.failed]
-        nodes += [one for one in candidates if self._has_room(one)]
+        nodes += [one for one in self._wanted(candidates) if self._has_room(one)]
         trusted = [node for node in nodes if self.trusted is None or node.peer in self.trusted]
+        ends = [block for block in (0, self.blocks - 1) if self.start <= block < self.stop]
         return not (
-            missing_spans(nodes, 0, self.blocks)
-            or missing_spans(trusted, 0, 1)
-            or missing_spans(trusted, self.blocks - 1, self.blocks)
+            missing_spans(nodes, self.start, self.stop)
+            or any(missing_spans(trusted, block, block + 1) for block in ends)
         )
 
     def mend(self, candidates: Sequence[Candidate]) -> list[Hop]:
@@ -98,6 +119,7 @@ class Route:
         Nodes without room are taken only if nobody else serves some block: they may know better than what they said.
         Raises NoRouteError, with the route as it was.
         """
+        candidates = self._wanted(candidates)
         free = [one for one in candidates if not one.busy]
         try:
             hops = self._mended([one for one in free if self._has_room(one)])
@@ -120,7 +142,7 @@ class Route:
             and any(one.start < stop and start < one.stop for start, stop in error.missing)
         ]
         if not busy:
-            return error
+            return ChosenRouteError(error.missing) if self.chosen and trusted is None else error
         return NoRoomError(error.missing, f": {self.positions} positions are wanted, and free are {', '.join(busy)}")
 
     def _mended(self, candidates: Sequence[Candidate]) -> list[Hop]:
@@ -136,13 +158,13 @@ class Route:
         except NoRouteError:
             if not kept:
                 raise
-            return self._find(candidates, 0, self.blocks)
+            return self._find(candidates, self.start, self.stop)
 
     def _fill(self, kept: Sequence[Hop], candidates: Sequence[Candidate]) -> list[Hop]:
         hops: list[Hop] = []
-        block = 0
+        block = self.start
         for hop in [*kept, None]:
-            stop = hop.start if hop else self.blocks
+            stop = hop.start if hop else self.stop
             if block < stop:
                 taken = {hop.peer for hop in hops}  # by an earlier gap
                 free = [candidate for candidate in candidates if candidate.peer not in taken]
@@ -182,3 +204,19 @@ class Route:
         if not 0 <= at < len(self.hops) - 1:
             return True
         return (self.hops[at].peer, self.hops[at + 1].peer) in self.relayed
+
+
+def _check(chosen: Sequence[Span], part: range) -> None:
+    """Raises RequestError unless these lead through the part, each node once."""
+    if not chosen:
+        return
+    try:
+        for span in chosen:
+            parse_peer_id(span.peer)
+    except IdentityError as error:
+        raise RequestError(f"a route names nodes by their peer IDs, 12D3KooW…: {error}") from error
+    bounds = [part.start, *(span.stop for span in chosen)]
+    follow = all(span.start == before < span.stop for span, before in zip(chosen, bounds, strict=False))
+    if not follow or bounds[-1] != part.stop or len({span.peer for span in chosen}) < len(chosen):
+        shown = ", ".join(f"{span.start}:{span.stop}" for span in chosen)
+        raise RequestError(f"a route must lead through blocks {part.start}:{part.stop}, each node once; not {shown}")

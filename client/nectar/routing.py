@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
@@ -49,6 +49,10 @@ class Candidate:
     @property
     def block_s(self) -> float:
         return self.decode_s / (self.stop - self.start)
+
+    def only(self, start: int, stop: int) -> "Candidate":
+        """The same node with some of its blocks."""
+        return replace(self, start=start, stop=stop, decode_s=self.block_s * (stop - start))
 
     @property
     def enter_s(self) -> float:

@@ -26,7 +26,6 @@ from nectar.errors import RequestError, SessionError
 from nectar.keeper import HUNG_MS, RouteKeeper
 from nectar.repair import Repair, Span
 from nectar.route import Hop, Route
-from nectar.routing import PeerSet
 
 PATIENCE_S = 6.0  # with three seconds to notice a silent peer, an error comes within ten
 STALL_CHECK_S = 1.0
@@ -38,19 +37,18 @@ MAX_STEP_BYTES = 48 << 20
 class Session:
     """Made by `model.session(…)`. Not for several threads at once. `position` is the number of positions in the KV.
 
-    `patience_s` is how long a step waits for somebody to serve blocks that nobody serves any more. Only `trusted`
-    peers, if given, run the first and the last block.
+    It runs the blocks of `route`. `patience_s` is how long a step waits for somebody to serve blocks that nobody serves
+    any more.
     """
 
     def __init__(
         self,
         connection: Connection,
         model: ModelID,
-        blocks: int,
+        route: Route,
         dtype: torch.dtype,
         max_length: int,
         patience_s: float = PATIENCE_S,
-        trusted: PeerSet | None = None,
     ) -> None:
         if max_length < 1:
             raise RequestError(f"max_length must be at least 1, not {max_length}")
@@ -59,7 +57,7 @@ class Session:
         self.token_ids: torch.Tensor | None = None  # what the KV holds, if `generate` filled it
         self.position = 0
         self._connection, self._model, self._dtype = connection, model, dtype
-        self._keeper = RouteKeeper(connection, self, model, Route(blocks, trusted))
+        self._keeper = RouteKeeper(connection, self, model, route)
         self._history = History()
         self._last = self._answered = self._sent = 0
         self._answer: Future[torch.Tensor] | None = None  # of the step that waits for one
@@ -94,7 +92,7 @@ class Session:
     def step(
         self, hidden: torch.Tensor, position: int, reorder: Sequence[int] = (), pads: Sequence[int] = ()
     ) -> torch.Tensor:
-        """Hidden states [batch, tokens, width] at `position` through all blocks; returns the last block's output.
+        """Hidden states [batch, tokens, width] at `position` through the blocks; returns the last block's output.
 
         An earlier position than the session has reached rolls it back, and `reorder` moves its rows, also if the step
         then fails. Raises NoRouteError when nobody serves some of

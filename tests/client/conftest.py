@@ -10,6 +10,7 @@ import torch
 import transformers
 from nectar import scout
 from nectar.connection import Connection
+from nectar.route import Route
 from nectar.routing import Candidate
 from nectar.session import Session
 from nectar_protocol.identity import Identity
@@ -93,4 +94,4 @@ def connection(swarm: Swarm) -> Iterator[Connection]:
 
 @pytest.fixture
 def session(connection: Connection) -> Session:
-    return Session(connection, MODEL, BLOCKS, torch.float32, 64, patience_s=30.0)
+    return Session(connection, MODEL, Route(BLOCKS), torch.float32, 64, patience_s=30.0)

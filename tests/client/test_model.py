@@ -61,6 +61,10 @@ class LocalSession:
         keep.remove()
         return seen["out"][0] if isinstance(seen["out"], tuple) else seen["out"]
 
+    def session(self, length: int) -> "LocalSession":
+        """Stands for the blocks too: itself, again and again."""
+        return self
+
     def __enter__(self) -> "LocalSession":
         return self
 
@@ -108,7 +112,6 @@ def test_only_tensors_outside_the_blocks_are_read(family: str, load: Callable[[s
     assert set(checkpoint.opened) == outside < set(checkpoint.weight_map.values())
     owner, stack = find_stack_of(model)
     assert [type(block) for block in getattr(owner, stack)] == [RemoteChain]
-    assert model.blocks == 6
 
 
 def find_stack_of(model: Any) -> tuple[Any, str]:
@@ -179,7 +182,7 @@ def test_a_forward_gives_the_whole_models_logits(
     family: str, load: Callable[[str], Any], whole: Callable[[str], Any]
 ) -> None:
     (model, _), local, ids = load(family), whole(family), torch.arange(2, 12)[None]
-    model.chain.open_session = lambda length: LocalSession(local)
+    model.chain.blocks = LocalSession(local)
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, local(ids).logits)
 
@@ -193,7 +196,7 @@ def test_generate_gives_the_whole_models_tokens(
 ) -> None:
     (model, _), local, ids = load(family), whole(family), torch.tensor([[5, 9, 5, 9, 5, 9]])
     session = LocalSession(local)
-    model.__dict__["session"] = lambda length: session
+    model.chain.blocks = session
     want = local.generate(ids, max_new_tokens=8, do_sample=False, **way)
     assert torch.equal(model.generate(ids, max_new_tokens=8, do_sample=False, **way), want)
 

@@ -1,5 +1,6 @@
 """What stands where the blocks were: a cache that is a position, and a chain that sends what nodes can understand."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ def cache_of(session: FakeSession) -> RemoteCache:
 def chain(session: FakeSession | None = None, returns_tuple: bool = False) -> RemoteChain:
     chain = RemoteChain(returns_tuple)
     if session is not None:
-        chain.open_session = lambda length: session  # type: ignore[assignment, return-value]  # as above
+        chain.blocks = SimpleNamespace(session=lambda length: session)  # type: ignore[assignment]  # as above
     return chain
 
 
@@ -175,4 +176,55 @@ def test_a_cache_of_another_model_is_refused_once_it_holds_something() -> None:
     remote(torch.zeros(1, 1, 4))
     remote.remember({"past_key_values": SimpleNamespace(get_seq_length=lambda: 2)})
     with pytest.raises(RequestError, match="past_key_values"):
+        remote(torch.zeros(1, 1, 4))
+
+
+# Hidden states of each block
+
+
+class FakeBlocks:
+    """Stands for two blocks, each of which can have a session of its own."""
+
+    def __init__(self) -> None:
+        self.sessions: list[FakeSession] = []
+
+    def __iter__(self) -> Iterator["FakeBlocks"]:
+        return iter((self, self))
+
+    def session(self, length: int) -> FakeSession:
+        self.sessions.append(FakeSession())
+        return self.sessions[-1]
+
+
+def test_what_goes_into_each_block_is_kept_on_request_and_only_then() -> None:
+    remote, blocks = chain(), FakeBlocks()
+    remote.blocks = blocks  # type: ignore[assignment]  # as above
+    remote.remember({})
+    with remote.keeping_inputs() as inputs:
+        out = remote(torch.zeros(1, 3, 4))
+    assert [float(hidden.mean()) for hidden in (*inputs, out)] == [0.0, 1.0, 2.0]
+    assert [session.asked for session in blocks.sessions] == [[(0, 3, (), (0,))]] * 2
+    assert all(session.closed for session in blocks.sessions)
+    remote(torch.zeros(1, 3, 4))
+    assert len(inputs) == 2
+    assert len(blocks.sessions) == 3
+
+
+def test_sessions_of_each_block_move_together() -> None:
+    remote, sessions = chain(), [FakeSession(), FakeSession()]
+    remote.blocks = FakeBlocks()  # type: ignore[assignment]  # as above
+    cache = RemoteCache(*sessions)  # type: ignore[arg-type]  # as above
+    remote.remember({"past_key_values": cache})
+    with remote.keeping_inputs():
+        remote(torch.zeros(2, 3, 4))
+        cache.reorder_cache(torch.tensor([1, 1]))
+        remote(torch.zeros(2, 1, 4))
+    assert [session.asked for session in sessions] == [[(0, 3, (), (0, 0)), (3, 1, (1, 1), (0, 0))]] * 2
+
+
+def test_a_session_of_all_blocks_has_no_hidden_states_of_each() -> None:
+    remote = chain()
+    remote.blocks = FakeBlocks()  # type: ignore[assignment]  # as above
+    remote.remember({"past_key_values": cache_of(FakeSession())})
+    with remote.keeping_inputs(), pytest.raises(RequestError, match="all blocks at once"):
         remote(torch.zeros(1, 1, 4))

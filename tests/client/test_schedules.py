@@ -10,6 +10,7 @@ import pytest
 import torch
 from nectar import keeper as keeper_module
 from nectar import route as route_module
+from nectar.route import Route
 from nectar.routing import Candidate
 from nectar.session import Session
 from nectar_protocol.manifest import ModelID
@@ -54,7 +55,7 @@ class Play:
 
     async def run(self) -> None:
         swarm, dice = self.swarm, self.dice
-        session = Session(swarm, ModelID(b"m" * 32), BLOCKS, torch.float32, 500, 30.0)  # type: ignore[arg-type]
+        session = Session(swarm, ModelID(b"m" * 32), Route(BLOCKS), torch.float32, 500, 30.0)  # type: ignore[arg-type]
         session.pads = (0,) * self.batch
         past = torch.zeros(self.batch, 0, WIDTH)
         for number in range(dice.randint(4, 14)):

@@ -7,6 +7,7 @@ import torch
 from nectar import session as session_module
 from nectar.connection import Connection
 from nectar.errors import NoRoomError, NoRouteError, RequestError, SessionError, UntrustedError
+from nectar.route import Route
 from nectar.session import Session
 from nectar_swarm.messages import Error, ErrorCode
 
@@ -93,7 +94,7 @@ def test_trusted_peers_run_both_ends_in_every_repair_or_the_step_is_refused(
     slow_first, slow_last, spare = swarm.nodes[3], swarm.nodes[5], swarm.nodes[6]
     swarm.run(spare.serve(0, 2, decode_us=60_000_000))
     trusted = frozenset(node.peer for node in (slow_first, slow_last, spare))
-    session = Session(connection, MODEL, BLOCKS, torch.float32, 64, 30.0, trusted)
+    session = Session(connection, MODEL, Route(BLOCKS, trusted), torch.float32, 64, 30.0)
     run = Run(session)
     run.step(3)
     assert [span.peer for span in session.route] == [slow_first.peer, three[1].peer, slow_last.peer]
@@ -139,7 +140,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(connection: Connec
     with pytest.raises(RequestError, match="cannot change"):
         session.step(torch.zeros(BATCH + 1, 1, WIDTH), 3, pads=(0, 0, 0))
     with pytest.raises(RequestError, match="at least 1"):
-        Session(connection, MODEL, BLOCKS, torch.float32, 0)
+        Session(connection, MODEL, Route(BLOCKS), torch.float32, 0)
 
 
 @pytest.mark.usefixtures("three")
