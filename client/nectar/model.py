@@ -13,8 +13,10 @@ from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
 from nectar_swarm.host import PeerAddress
+from nectar_swarm.hub import HubAccess
+from nectar_swarm.modelfiles import GENERATION_CONFIG
 from nectar_swarm.quiet import quiet_transformers
-from nectar_swarm.source import GENERATION_CONFIG, open_source
+from nectar_swarm.source import open_source
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -44,6 +46,8 @@ class AutoDistributedModelForCausalLM:
         initial_peers: Sequence[str | PeerAddress] = (),
         connection: Connection | None = None,
         revision: str = "main",
+        offline: bool = False,
+        max_disk_bytes: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         allowed_peers: Sequence[PeerID] | None = None,
@@ -53,17 +57,22 @@ class AutoDistributedModelForCausalLM:
     ) -> Any:
         """A Transformers causal LM of the model's own family, connected to a swarm.
 
-        `name` is a folder or a hub repository. `initial_peers` are the addresses that nodes print, or give an open
-        `connection`. `allowed_peers` are the only ones to talk to; `key_file` gives this client an identity that
-        lasts, for swarms that have such a list themselves. `patience_s` is how long a session waits when nobody
-        serves some of its blocks. Only `trusted_peers` run the first and the last block, from whose hidden states text
-        is recovered most easily. Raises CheckpointError, UnsupportedModelError, UnreachableError or RequestError.
+        `name` is a folder or a hub repository, of which what was fetched before serves where `offline` keeps the hub
+        from being asked. Weights that this or another process fetched and nobody uses are removed, what was used
+        longest ago first, to keep them below `max_disk_bytes`.
+
+        `initial_peers` are the addresses that nodes print, or give an open `connection`. `allowed_peers` are the only
+        ones to talk to; `key_file` gives this client an identity that lasts, for swarms that have such a list
+        themselves. `patience_s` is how long a session waits when nobody serves some of its blocks. Only
+        `trusted_peers` run the first and the last block, from whose hidden states text is recovered most easily.
+        Raises CheckpointError, DiskError, UnsupportedModelError, UnreachableError or RequestError.
         """
         trusted = peer_set(trusted_peers)
-        source = open_source(name, revision)
+        source = open_source(name, revision, HubAccess(offline=offline, max_disk_bytes=max_disk_bytes))
         anatomy = examine(load_config(source))
         model = _load(Checkpoint(source), anatomy, dtype).to(device)
         share_head(model)
+        model.__dict__["source"] = source  # which holds the model's files while the model lives
         if connection is not None and (initial_peers or allowed_peers is not None or key_file is not None):
             raise RequestError("give either a connection, or what to make one from")
         if connection is None:

@@ -14,11 +14,13 @@ from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import Identity, PeerID, peer_id
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
+from nectar_swarm.folder import LocalFolder
 from nectar_swarm.host import Listen, PeerAddress
+from nectar_swarm.hub import HubAccess
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.membership import Membership, Place
 from nectar_swarm.reachability import Reachability
-from nectar_swarm.source import LocalFolder, Source, open_source
+from nectar_swarm.source import Source, open_source
 from nectar_swarm.waiting import first_of
 
 from nectar_node.about import About
@@ -53,6 +55,7 @@ class NodeSettings:
     name: str
     version: str
     revision: str = "main"
+    hub: HubAccess = field(default_factory=HubAccess)
     listen: Listen = field(default_factory=Listen)
     reachability: Reachability = Reachability.AUTO
     initial_peers: tuple[PeerAddress, ...] = ()
@@ -109,7 +112,7 @@ class Node:
             torch.set_num_threads(settings.threads)
         self.identity: Identity = load_or_create_key(settings.key_file)
         self.device = choose_device(settings.device)
-        self.source: Source = open_source(settings.model, settings.revision)
+        self.source: Source = open_source(settings.model, settings.revision, settings.hub)
         self.anatomy: Anatomy = examine(load_config(self.source))
         self.dtype = choose_dtype(settings.dtype, self.device, getattr(self.anatomy.config, "dtype", None))
         self.checkpoint = Checkpoint(self.source)
@@ -213,6 +216,7 @@ class Node:
         assert self._loaded is not None, "there is nothing to move from"
         old, self._loaded = self._loaded.blocks, None
         gc.collect()  # there may not be room for both
+        self.checkpoint.release()  # nor on the disk
         for span in (target, old):
             try:
                 return await self._take(span, stop)

@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nectar_swarm.errors import CheckpointError
-from nectar_swarm.source import INDEX, SINGLE, Source
+from nectar_swarm.modelfiles import INDEX, SINGLE
+from nectar_swarm.source import Source
 
 
 class LazyTensor:
@@ -48,16 +49,25 @@ class Checkpoint:
 
     def lazy(self, keys: Iterable[str], on_read: Callable[[int], None] = lambda count: None) -> dict[str, LazyTensor]:
         """{key: lazy tensor}; fetches and opens the keys' shards, reads none of their tensors."""
+        shards = {key: self._shard(key) for key in keys}
+        self.source.expect(sorted(set(shards.values()) | set(self._opened)))
         found = {}
-        for key in keys:
-            shard = self.weight_map.get(key)
-            if shard is None:
-                raise CheckpointError(f"{self.source.name} has no tensor {key}")
+        for key, shard in shards.items():
             try:
                 found[key] = LazyTensor(self._open(shard).get_slice(key), on_read)
             except SafetensorError as error:
                 raise CheckpointError(f"{self.source.name}: {shard} lacks the tensor {key}") from error
         return found
+
+    def release(self) -> None:
+        """Let go of the shards; tensors that were read stay whole, but their files may be removed to make room."""
+        self._opened.clear()
+        self.source.release()
+
+    def _shard(self, key: str) -> str:
+        if (shard := self.weight_map.get(key)) is None:
+            raise CheckpointError(f"{self.source.name} has no tensor {key}")
+        return shard
 
     def _open(self, shard: str) -> Any:
         if shard not in self._opened:

@@ -3,20 +3,13 @@
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
+from nectar_swarm.cache import cache_folder, write_whole
 from nectar_swarm.errors import CheckpointError
 from nectar_swarm.progress import byte_bar
 
 CHUNK = 4 << 20
-
-
-def cache_folder() -> Path:
-    """Where Nectar keeps what it can compute again: $NECTAR_CACHE, or nectar in the user's cache folder."""
-    if folder := os.environ.get("NECTAR_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nectar"
 
 
 def file_sha256(path: Path) -> bytes:
@@ -24,16 +17,25 @@ def file_sha256(path: Path) -> bytes:
     try:
         real = path.resolve(strict=True)
         before = _stamp(real)
-        note = cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(real)).hexdigest()}.json"
-        if (known := _recall(note, before)) is not None:
+        if (known := _recall(_note(real), before)) is not None:
             return known
-        digest = _hash(real)
+        digest = hash_file(real)
         if _stamp(real) != before:
             raise CheckpointError(f"{path} changed while it was read; try again when it is complete")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    _remember(note, before, digest)
+    _remember(real, before, digest)
     return digest
+
+
+def learn_sha256(path: Path, digest: bytes) -> None:
+    """Remember the digest of a file that was just read whole under another name."""
+    real = path.resolve(strict=True)
+    _remember(real, _stamp(real), digest)
+
+
+def _note(real: Path) -> Path:
+    return cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(real)).hexdigest()}.json"
 
 
 def _stamp(path: Path) -> list[int]:
@@ -41,7 +43,8 @@ def _stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
 
-def _hash(path: Path) -> bytes:
+def hash_file(path: Path) -> bytes:
+    """The SHA-256 of a file, read now. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file, byte_bar(f"checking {path.name}", path.stat().st_size) as advance:
         while chunk := file.read(CHUNK):
@@ -59,11 +62,5 @@ def _recall(note: Path, stamp: list[int]) -> bytes | None:
         return None  # no note, or one that somebody damaged: the file itself is read again
 
 
-def _remember(note: Path, stamp: list[int], digest: bytes) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as file:
-            json.dump({"stamp": stamp, "sha256": digest.hex()}, file)
-        os.replace(file.name, note)
-    except OSError:
-        pass  # a read-only cache folder costs time, nothing else
+def _remember(real: Path, stamp: list[int], digest: bytes) -> None:
+    write_whole(_note(real), json.dumps({"stamp": stamp, "sha256": digest.hex()}))

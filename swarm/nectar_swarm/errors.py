@@ -41,5 +41,9 @@ class CheckpointError(SwarmError):
     """The model's files are missing, damaged, or do not hold what is asked of them."""
 
 
+class DiskError(CheckpointError):
+    """There is no room for the model's files, or the cache folder cannot be written."""
+
+
 class UnsupportedModelError(SwarmError):
     """Nectar cannot find or run this model's blocks."""

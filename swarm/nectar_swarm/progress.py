@@ -18,8 +18,8 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def byte_bar(description: str, total: int) -> Iterator[Advance]:
-    """A bar over `total` bytes; yields the function that advances it by a number of bytes."""
+def byte_bar(description: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """A bar over `total` bytes, of which `done` are there already; yields what advances it by a number of bytes."""
     if not sys.stderr.isatty():
         yield lambda count: None
         return
@@ -27,5 +27,5 @@ def byte_bar(description: str, total: int) -> Iterator[Advance]:
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(description, total=total, completed=done)
         yield lambda count: progress.advance(task, count)

@@ -16,7 +16,8 @@ from nectar.session import Session
 from nectar_swarm.anatomy import examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError, UnreachableError
-from nectar_swarm.source import INDEX, LocalFolder
+from nectar_swarm.folder import LocalFolder
+from nectar_swarm.modelfiles import INDEX
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 FAMILIES = ["llama", "bloom"]

@@ -14,7 +14,7 @@ from nectar_node.span import SpanModel
 from nectar_node.trial import choose_runner
 from nectar_swarm.anatomy import examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
-from nectar_swarm.source import LocalFolder
+from nectar_swarm.folder import LocalFolder
 
 from benchmarks.models import make_llama
 from tests.node.sessions import START, STOP, Turn, cached, noise, run, turns_of

@@ -14,7 +14,7 @@ from nectar_node.span import SpanModel
 from nectar_node.trial import choose_runner
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
-from nectar_swarm.source import LocalFolder
+from nectar_swarm.folder import LocalFolder
 
 from tests.node.engines import Bench, Doubling
 from tests.node.families import CONFIGS

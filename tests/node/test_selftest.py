@@ -11,7 +11,7 @@ from nectar_node.selftest import self_test
 from nectar_node.span import SpanModel
 from nectar_swarm.anatomy import Anatomy, find_stack
 from nectar_swarm.checkpoint import Checkpoint
-from nectar_swarm.source import LocalFolder
+from nectar_swarm.folder import LocalFolder
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from nectar_node.errors import SpanError
 from nectar_node.span import SpanModel
 from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
-from nectar_swarm.source import INDEX, LocalFolder
+from nectar_swarm.folder import LocalFolder
+from nectar_swarm.modelfiles import INDEX
 from transformers import DynamicCache
 
 FAMILIES = ["llama", "mistral", "qwen3", "mixtral", "gemma2", "gpt2", "opt", "bloom", "gpt_oss"]

@@ -13,8 +13,8 @@ import torch
 from nectar import AutoDistributedModelForCausalLM, Connection
 from nectar_demo.processes import NodeProcess
 from nectar_protocol.manifest import ModelID
+from nectar_swarm.folder import LocalFolder
 from nectar_swarm.host import Host, Listen, PeerAddress
-from nectar_swarm.source import LocalFolder
 from transformers import AutoModelForCausalLM
 
 from tests.sturdiness.peers import BLOCKS, Stranger

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from nectar_swarm.host import Host, Listen
 from nectar_swarm.link import Link
 from nectar_swarm.peers import Peers
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.hubserver import HubServer, let_ask_hubs, serve
 
 BLOCKS = 5
 
@@ -176,3 +178,11 @@ def announce() -> Announce:
         return Announcement(identity.public, model, **values | fields).signed(identity)
 
     return make
+
+
+@pytest.fixture
+def hub(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub with the small model in shards."""
+    let_ask_hubs(tmp_path / "hub-cache", monkeypatch)
+    with serve(shards) as server:
+        yield server

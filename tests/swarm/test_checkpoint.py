@@ -7,7 +7,8 @@ import pytest
 import torch
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
-from nectar_swarm.source import INDEX, SINGLE, open_source
+from nectar_swarm.modelfiles import INDEX, SINGLE
+from nectar_swarm.source import open_source
 from safetensors.torch import load_file, save_file
 
 

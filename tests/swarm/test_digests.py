@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from nectar_swarm import digests
-from nectar_swarm.digests import cache_folder, file_sha256
+from nectar_swarm.cache import cache_folder
+from nectar_swarm.digests import file_sha256
 from nectar_swarm.errors import CheckpointError
 
 
@@ -19,7 +20,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return hashlib.sha256(path.read_bytes()).digest()
 
-    monkeypatch.setattr(digests, "_hash", read)
+    monkeypatch.setattr(digests, "hash_file", read)
     return seen
 
 
@@ -112,7 +113,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(file: Path, monkeypatch
         path.write_bytes(b"still being downloaded")
         return bytes(32)
 
-    monkeypatch.setattr(digests, "_hash", change)
+    monkeypatch.setattr(digests, "hash_file", change)
     with pytest.raises(CheckpointError, match="try again"):
         file_sha256(file)
 
