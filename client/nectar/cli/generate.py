@@ -16,6 +16,7 @@ from nectar.cli.settings import option
 @click.argument("prompt")
 @options.model
 @options.revision
+@options.all_of(options.hub)
 @options.initial_peers
 @option(
     "--max-new-tokens", "-n", type=click.IntRange(1), default=64, show_default=True, help="Stop after so many tokens."
@@ -37,6 +38,8 @@ def command(
     prompt: str,
     model: str,
     revision: str,
+    max_disk_bytes: int | None,
+    offline: bool,
     initial_peers: tuple[str, ...],
     max_new_tokens: int,
     temperature: float,
@@ -59,6 +62,7 @@ def command(
     if not text:
         raise click.UsageError("the prompt is empty")
     import torch
+    from nectar_swarm.hub import HubAccess
     from nectar_swarm.source import open_source
 
     from nectar.connection import Connection
@@ -66,9 +70,15 @@ def command(
 
     connection = Connection.open(peers, allowed=allowed, key_file=key, link_delay_s=link_delay_ms / 1e3)
     try:
-        tokenizer = load_tokenizer(open_source(model, revision))
+        tokenizer = load_tokenizer(open_source(model, revision, HubAccess(offline=offline)))
         remote = AutoDistributedModelForCausalLM.from_pretrained(
-            model, revision=revision, connection=connection, patience_s=patience, trusted_peers=trusted
+            model,
+            revision=revision,
+            offline=offline,
+            max_disk_bytes=max_disk_bytes,
+            connection=connection,
+            patience_s=patience,
+            trusted_peers=trusted,
         )
         inputs = encode(tokenizer, text, chat)
         if seed is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Serve blocks of a model.")
 @options.model
 @options.revision
+@options.all_of(options.hub)
 @options.initial_peers
 @option("--blocks", metavar="START:STOP", help="Serve these blocks; by default those that the swarm lacks.")
 @option("--max-blocks", type=click.IntRange(1), help="Serve at most so many blocks; by default what memory holds.")
@@ -66,6 +67,8 @@ def command(
     reachability: str,
     key: Path | None,
     allowed_peers: tuple[str, ...],
+    max_disk_bytes: int | None,
+    offline: bool,
     history_gib: float,
     drain: float,
     link_delay_ms: float,
@@ -89,10 +92,12 @@ def command(
     from nectar_node.announcer import Pace
     from nectar_node.node import Node, NodeSettings
     from nectar_swarm.host import Listen
+    from nectar_swarm.hub import HubAccess
     from nectar_swarm.reachability import Reachability
 
     node = Node(
         NodeSettings(
+            hub=HubAccess(offline=offline, max_disk_bytes=max_disk_bytes),
             key_file=key or data_folder() / "node.key",
             version=__version__,
             listen=Listen(host, port, announce),

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -15,8 +16,33 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Any], Any]
 
+BYTE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BYTE_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A number of bytes, with a unit if there is one: 200GB, 1.5 TiB. Raises click.BadParameter."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?I?B)?", value.strip().upper())
+    size = int(float(found[1]) * BYTE_UNITS.get(found[2] or "", 0)) if found else 0
+    if not size:
+        raise click.BadParameter(f"{value!r} is not a size; write it as in 200GB or 500MiB")
+    return size
+
+
 model = option("--model", "-m", required=True, help="A model's folder, or its name on the hub.")
 revision = option("--revision", default="main", show_default=True, help="The hub repository's revision.")
+hub = [
+    option(
+        "--max-disk",
+        "max_disk_bytes",
+        callback=parse_bytes,
+        metavar="SIZE",
+        help="Keep the weights fetched from hubs below this, as in 200GB: what was used longest ago makes way.",
+    ),
+    option("--offline", is_flag=True, help="Ask no hub: load what was fetched before."),
+]
 initial_peers = option(
     "--initial-peers",
     "-p",
