@@ -83,6 +83,18 @@ def test_what_the_hubs_own_client_has_fetched_is_used_and_left_alone(hub: HubSer
     assert theirs.read_bytes() == data[:-1]
 
 
+def test_blocks_that_were_let_go_make_way_for_others_below_the_limit(hub: HubServer, nectar_cache: Path) -> None:
+    free = Checkpoint(opened(hub))
+    limit = sum((hub.folder / name).stat().st_size for name in {free.weight_map[key] for key in block_keys(free, 1, 2)})
+    checkpoint = Checkpoint(opened(hub, max_disk_bytes=limit))
+    checkpoint.lazy(block_keys(checkpoint, 1, 2))
+    with pytest.raises(DiskError, match="serve fewer blocks"):
+        checkpoint.lazy(block_keys(checkpoint, 3, 4))
+    checkpoint.release()  # as a node does when it moves
+    assert all(lazy[...].numel() for lazy in checkpoint.lazy(block_keys(checkpoint, 3, 4)).values())
+    assert sum(path.stat().st_size for path in (nectar_cache / "hub" / "files").iterdir()) <= limit
+
+
 # Without the hub
 
 
