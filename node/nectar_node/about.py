@@ -6,8 +6,8 @@ from nectar_swarm.status import Status
 
 from nectar_node.admission import Admission
 from nectar_node.engine import Engine
-from nectar_node.span import SpanModel
-from nectar_node.speed import Speed
+from nectar_node.pipeline import Pipeline
+from nectar_node.stage import Loaded
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,19 @@ class About:
     device: str
     version: str
 
-    def status(self, span: SpanModel, speed: Speed, engine: Engine, admission: Admission, sessions: int) -> Status:
+    def status(self, loaded: Loaded, engine: Engine | Pipeline, admission: Admission, sessions: int) -> Status:
         """And how it is now."""
         return Status(
             kv_free=admission.kv_free,
-            kv_total=admission.runner.kv_total,
+            kv_total=admission.store.kv_total,
             sessions=sessions,
             queued=engine.queued,
             blocks=self.blocks,
             name=self.name,
             model=self.model_name,
             device=self.device,
-            dtype=str(span.dtype).removeprefix("torch."),
+            dtype=str(loaded.dtype).removeprefix("torch."),
             version=self.version,
             wait_us=engine.wait_us,
-            decode_us=speed.decode_us,
+            decode_us=loaded.speed.decode_us,
         )

@@ -13,7 +13,8 @@ from nectar_swarm.messages import Open
 from nectar_node.archive import Archive, Record
 from nectar_node.engine import Engine
 from nectar_node.errors import FullError
-from nectar_node.runner import Runner
+from nectar_node.pipeline import Pipeline
+from nectar_node.runner import KVStore
 from nectar_node.scheduler import Work
 from nectar_node.session import Session
 
@@ -26,15 +27,15 @@ class Admission:
 
     def __init__(
         self,
-        runner: Runner,
+        store: KVStore,
         archive: Archive,
-        engine: Engine,
+        engine: Engine | Pipeline,
         width: int,
         sessions: Callable[[], Collection[Session]],
         expire: Callable[[Session], None],
         now_s: Callable[[], float],
     ) -> None:
-        self.runner, self.archive = runner, archive
+        self.store, self.archive = store, archive
         self._engine, self._width, self._sessions, self._now_s = engine, width, sessions, now_s
         self._expire = expire
 
@@ -42,7 +43,7 @@ class Admission:
     def kv_free(self) -> int:
         """Positions that a new session could have."""
         idle = sum(session.request.positions for session in self._sessions() if self._evictable(session))
-        return self.runner.kv_free + idle
+        return self.store.kv_free + idle
 
     def admit(self, request: Open, owner: PeerID) -> tuple[object, Record]:
         """KV and a record for a new session. Raises FullError."""
@@ -88,7 +89,7 @@ class Admission:
         """Take a session's KV; it must have nothing to compute."""
         kv, session.kv = session.kv, None
         if kv is not None:
-            self._engine.end(session, lambda: self.runner.release(kv))
+            self._engine.end(session, lambda: self.store.release(kv))
 
     def dismiss(self, session: Session) -> None:
         """A session has ended."""
@@ -96,11 +97,11 @@ class Admission:
         session.record.close()
 
     def _reserve(self, request: Open) -> object:
-        while (kv := self.runner.reserve(request.start, request.stop, request.max_length, request.pads)) is None:
+        while (kv := self.store.reserve(request.start, request.stop, request.max_length, request.pads)) is None:
             idle = [session for session in self._sessions() if self._evictable(session)]
             if request.positions > self.kv_free or not idle:
                 raise FullError(
-                    f"{request.positions} positions of KV are wanted, {self.kv_free} of {self.runner.kv_total} are free"
+                    f"{request.positions} positions of KV are wanted, {self.kv_free} of {self.store.kv_total} are free"
                 )
             self.evict(min(idle, key=lambda session: session.used_s))
         return kv

@@ -11,7 +11,7 @@ from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.directory import LIFE_MS, REFRESH_S, Directory
 
-from nectar_node.speed import Speed
+from nectar_node.speed import Speed, SpeedOfAll
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Announcer:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.identity, self.model, self.profile, self.pace = identity, model, profile, pace
-        self.speed: Speed | None = None
+        self.speed: Speed | SpeedOfAll | None = None
         self.last: Announcement | None = None
         self._now_ms = now_ms
         self._directory: Directory | None = None

@@ -106,6 +106,10 @@ class Engine:
             self._stopped = True
             self._changed.notify()
 
+    async def join(self) -> None:
+        """Until the thread has ended."""
+        await self.finished.wait()
+
     # In the compute thread
 
     @torch.inference_mode()

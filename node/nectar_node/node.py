@@ -31,11 +31,10 @@ from nectar_node.devices import PROFILES, choose_device, choose_dtype, describe
 from nectar_node.memory import free_bytes, return_freed_memory
 from nectar_node.mover import Mover, Span
 from nectar_node.placement import blocks_that_fit, parse_span
-from nectar_node.runner import Runner
 from nectar_node.selftest import self_test
 from nectar_node.service import Service
 from nectar_node.span import SpanModel
-from nectar_node.speed import Speed
+from nectar_node.stage import Loaded, Stage
 from nectar_node.stay import Stay
 from nectar_node.trial import choose_runner, measure
 
@@ -88,19 +87,6 @@ class Serving:
     shards: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """Blocks ready to be served."""
-
-    span: SpanModel
-    runner: Runner
-    speed: Speed
-
-    @property
-    def blocks(self) -> Span:
-        return self.span.start, self.span.stop
-
-
 class Node:
     """`run` serves until `stop` is set. Raises NodeError or SwarmError for what keeps it from serving."""
 
@@ -126,7 +112,7 @@ class Node:
         )
         self._announcer = Announcer(self.identity, self.model, PROFILES[self.dtype], settings.pace)
         self._stays = settings.blocks is not None
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve; begin again with the loaded blocks if p2pd ends under us, however often it takes."""
@@ -148,16 +134,14 @@ class Node:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
 
-    async def _stay(self, place: Place, mover: Mover, loaded: _Loaded, stop: asyncio.Event) -> Span | None:
+    async def _stay(self, place: Place, mover: Mover, loaded: Loaded, stop: asyncio.Event) -> Span | None:
         """Serve these blocks until `stop` is set, p2pd ends, or it is time to move, and where to."""
         settings = self.settings
         service = Service(
             place.host,
-            loaded.span,
-            loaded.runner,
+            loaded,
             Archive(settings.history_bytes),
             self.model,
-            loaded.speed,
             self._about(),
             allowed=self._membership.allowed,
             delay_s=settings.link_delay_s,
@@ -238,11 +222,11 @@ class Node:
         self._loaded = await loading
         self._announcer.speed = self._loaded.speed
 
-    def _load(self, start: int, stop: int) -> _Loaded:
+    def _load(self, start: int, stop: int) -> Loaded:
         span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.dtype, self.device)
         self_test(span)
         runner = choose_runner(span, self.settings.kv_tokens)
-        return _Loaded(span, runner, measure(span, runner))
+        return Loaded((Stage(span, runner, measure(span, runner)),))
 
     @property
     def model_name(self) -> str:
@@ -253,13 +237,13 @@ class Node:
         settings = self.settings
         return About(settings.name, self.model_name, self.anatomy.blocks, describe(self.device), settings.version)
 
-    def _describe(self, addresses: tuple[Address, ...], loaded: _Loaded) -> Serving:
+    def _describe(self, addresses: tuple[Address, ...], loaded: Loaded) -> Serving:
         return Serving(
             peer=self.identity.peer_id,
             addresses=addresses,
             model=self.model_name,
-            start=loaded.span.start,
-            stop=loaded.span.stop,
+            start=loaded.start,
+            stop=loaded.stop,
             blocks=self.anatomy.blocks,
             device=describe(self.device),
             dtype=str(self.dtype).removeprefix("torch."),

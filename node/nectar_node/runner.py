@@ -31,8 +31,8 @@ class Piece:
         return self.hidden.shape[0] * self.hidden.shape[1]
 
 
-class Runner(Protocol):
-    """`reserve` and `release` belong to the loop, `prepare` and `run` to the compute thread.
+class KVStore(Protocol):
+    """Where sessions have their KV. Belongs to the loop.
 
     KV is counted in positions of one row through the whole span; a session of part of the span counts as one of all.
     """
@@ -48,6 +48,10 @@ class Runner(Protocol):
 
     def release(self, kv: Any) -> None:
         """Give a session's KV back; nothing of it may be running."""
+
+
+class Runner(KVStore, Protocol):
+    """`reserve` and `release` belong to the loop, `prepare` and `run` to the compute thread."""
 
     def prepare(self, piece: Piece) -> None:
         """Roll the session back to the piece's position and reorder its rows. Once for each piece."""

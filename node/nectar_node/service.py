@@ -25,14 +25,12 @@ from nectar_node.about import About
 from nectar_node.admission import Admission
 from nectar_node.archive import Archive
 from nectar_node.dials import Dials
-from nectar_node.engine import Engine
 from nectar_node.errors import FullError, GapError, RecordError, StepError
 from nectar_node.parking import Parked, Parking
-from nectar_node.runner import Runner
+from nectar_node.pipeline import start_computing
 from nectar_node.scheduler import Work
 from nectar_node.session import Session
-from nectar_node.span import SpanModel
-from nectar_node.speed import Speed
+from nectar_node.stage import Loaded
 
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
@@ -48,24 +46,22 @@ class Service:
     def __init__(
         self,
         host: Host,
-        span: SpanModel,
-        runner: Runner,
+        loaded: Loaded,
         archive: Archive,
         model: ModelID,
-        speed: Speed,
         about: About,
         *,
         allowed: frozenset[PeerID] | None = None,
         delay_s: float = 0.0,
     ) -> None:
-        self.span, self.model, self.about, self._speed = span, model, about, speed
+        self.loaded, self.model, self.about = loaded, model, about
         self.leaving = False
         self.emptied = asyncio.Event()
         self._sessions: dict[int, Session] = {}
         self._loop = asyncio.get_running_loop()
-        self._engine = Engine(runner, speed, span.blocks, self._deliver)
+        self._engine, store = start_computing(loaded, self._deliver)
         self.admission = Admission(
-            runner, archive, self._engine, span.width, self._sessions.values, self._expire, self._loop.time
+            store, archive, self._engine, loaded.width, self._sessions.values, self._expire, self._loop.time
         )
         self._parking = Parking(self._refuse)
         self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
@@ -100,7 +96,7 @@ class Service:
         for session in list(self._sessions.values()):
             self._forget(session)
         self._engine.stop()
-        await first_of(self._engine.finished.wait(), timeout_s=COMPUTE_END_S)
+        await first_of(self._engine.join(), timeout_s=COMPUTE_END_S)
         self.admission.archive.close()
         await self.peers.close()
 
@@ -156,8 +152,9 @@ class Service:
             return ErrorCode.LEAVING, "this node is about to leave"
         if request.model != self.model:
             return ErrorCode.WRONG_MODEL, f"this node serves model {self.model.hex()[:16]}…"
-        if not self.span.start <= request.start < request.stop <= self.span.stop:
-            return ErrorCode.OUT_OF_RANGE, f"this node serves blocks [{self.span.start}, {self.span.stop})"
+        start, stop = self.loaded.start, self.loaded.stop
+        if not start <= request.start < request.stop <= stop:
+            return ErrorCode.OUT_OF_RANGE, f"this node serves blocks [{start}, {stop})"
         if number in self._sessions:
             return ErrorCode.DENIED, "this session number is taken"
         if not request.max_length or any(pad >= request.max_length for pad in request.pads):
@@ -177,7 +174,7 @@ class Service:
             return
         step = Step.unpack(payload)
         session.used_s = self._loop.time()
-        if session.accept(step, self.span.width):
+        if session.accept(step, self.loaded.width):
             if session.kv is None:
                 self.admission.restore(session)
             stored = session.received.append(step)
@@ -194,7 +191,7 @@ class Service:
             self._forget(session)
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
-        status = self.about.status(self.span, self._speed, self._engine, self.admission, len(self._sessions))
+        status = self.about.status(self.loaded, self._engine, self.admission, len(self._sessions))
         link.send(number, Kind.STATUS, status.pack(link.version))
 
     def _owned(self, link: Link, number: int, generation: int) -> Session | None:

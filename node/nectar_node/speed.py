@@ -38,11 +38,35 @@ class Speed:
 
     @property
     def decode_us(self) -> int:
-        return max(1, min(int(self.decode_s * 1e6), 0xFFFFFFFF))
+        return _whole_us(self.decode_s)
 
     @property
     def prefill_us(self) -> int:
-        return max(1, min(int(self.prefill_s * 1e6), 0xFFFFFFFF))
+        return _whole_us(self.prefill_s)
+
+
+@dataclass(frozen=True)
+class SpeedOfAll:
+    """Of stages that a token goes through one after the other."""
+
+    stages: tuple[Speed, ...]
+
+    @property
+    def decode_s(self) -> float:
+        return sum(speed.decode_s for speed in self.stages)
+
+    @property
+    def decode_us(self) -> int:
+        return _whole_us(self.decode_s)
+
+    @property
+    def prefill_us(self) -> int:
+        return _whole_us(sum(speed.prefill_s for speed in self.stages))
+
+
+def _whole_us(seconds: float) -> int:
+    """As it fits into an announcement; 0 there means unknown."""
+    return max(1, min(int(seconds * 1e6), 0xFFFFFFFF))
 
 
 def _smooth(old: float, new: float) -> float:

@@ -12,10 +12,11 @@ from nectar_node.packed import PackedRunner
 from nectar_node.service import Service
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
+from nectar_node.stage import Loaded, Stage
 from nectar_swarm.host import Host, Listen
 from nectar_swarm.messages import Step
 
-from tests.node.service.peers import HANGS_S, KV, MODEL, HandMade, alone, equal, request
+from tests.node.service.peers import HANGS_S, KV, MODEL, HandMade, alone, equal, request, span_of
 from tests.node.sessions import START, STOP, noise
 
 LOOPBACK = Listen("127.0.0.1")
@@ -37,7 +38,7 @@ async def service(load_span: Callable[..., SpanModel], archive: Archive) -> Asyn
         patch.setattr(service_module, "SWEEP_S", 0.05)
         about = About("bee", "tiny", 6, "cpu", "0.0.1")
         span = load_span("llama", START, STOP)
-        service = Service(host, span, PackedRunner(span, KV), archive, MODEL, Speed(), about)
+        service = Service(host, Loaded((Stage(span, PackedRunner(span, KV), Speed()),)), archive, MODEL, about)
         await service.start()
         yield service
         await service.close()
@@ -73,7 +74,7 @@ async def _every_session_ends(service: Service) -> AsyncIterator[None]:
     for session in list(service._sessions.values()):
         service._forget(session)
     async with asyncio.timeout(HANGS_S):
-        while service.admission.runner.kv_free != KV:  # once the running iteration has ended
+        while service.admission.store.kv_free != KV:  # once the running iteration has ended
             await asyncio.sleep(0)
 
 
@@ -81,7 +82,7 @@ async def _every_session_ends(service: Service) -> AsyncIterator[None]:
 async def bystander(client: HandMade, service: Service) -> AsyncIterator[None]:
     """A session of somebody else, which must go on as if nothing had happened."""
     pieces = noise(1, 9).split([6, 1, 1, 1], 1)
-    want = alone(service.span, pieces)
+    want = alone(span_of(service), pieces)
     number = await client.open(request())
     for at, position in ((0, 0), (1, 6)):
         equal(await client.step(number, Step(at + 1, at + 1, position, pieces[at])), want[at])

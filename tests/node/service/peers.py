@@ -90,6 +90,12 @@ class HandMade:
         await self.status()
 
 
+def span_of(service: Service) -> SpanModel:
+    """The span of a service on one device."""
+    (stage,) = service.loaded.stages
+    return stage.span
+
+
 def request(generation: int = 1, **changes: Any) -> Open:
     place = {name: changes.pop(name) for name in ("prev", "next", "next_addresses") if name in changes}
     neighbours = replace(Neighbours(generation, None, None), **place)

@@ -13,7 +13,7 @@ from nectar_node.archive import Archive
 from nectar_node.service import Service
 from nectar_swarm.messages import ErrorCode, Routed, Step
 
-from tests.node.service.peers import HANGS_S, KV, HandMade, close, numbers, request
+from tests.node.service.peers import HANGS_S, KV, HandMade, close, numbers, request, span_of
 from tests.node.sessions import WIDTH, Turn, noise, recomputed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -64,7 +64,7 @@ async def evict(service: Service, stranger: HandMade) -> None:
 async def test_an_evicted_session_goes_on_as_if_nothing_had_been(
     service: Service, client: HandMade, stranger: HandMade, steps: int, pads: tuple[int, ...]
 ) -> None:
-    want = recomputed(service.span, TURNS, pads)
+    want = recomputed(span_of(service), TURNS, pads)
     number = await client.open(request(max_length=LENGTH, pads=pads))
     await play(client, number, TURNS[:steps], want[:steps], 1)
     await evict(service, stranger)
@@ -77,7 +77,7 @@ async def test_sessions_may_take_each_others_kv_in_turns(
     service: Service, client: HandMade, stranger: HandMade
 ) -> None:
     pads = (0,) * BATCH
-    peers, want = (client, stranger), recomputed(service.span, TURNS, pads)
+    peers, want = (client, stranger), recomputed(span_of(service), TURNS, pads)
     length = KV // BATCH  # both together do not fit
     own = [await peer.open(request(max_length=length, pads=pads)) for peer in peers]
     for at, (turn, expected) in enumerate(zip(TURNS, want, strict=True), 1):
@@ -91,7 +91,7 @@ async def test_sessions_that_come_and_go_at_random_all_get_what_each_gets_alone(
     service: Service, client: HandMade, stranger: HandMade
 ) -> None:
     dice, pads = random.Random(0), (0,) * BATCH
-    want = recomputed(service.span, TURNS, pads)
+    want = recomputed(span_of(service), TURNS, pads)
 
     async def run(peer: HandMade) -> None:
         """Three sessions, a step of one after a step of another; three of all six have KV at a time."""
@@ -139,13 +139,13 @@ async def test_the_one_that_was_unused_for_longest_is_evicted(
 async def test_a_session_with_steps_that_wait_keeps_its_kv(
     service: Service, client: HandMade, stranger: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, forward = threading.Event(), service.span.forward
+    gate, forward = threading.Event(), span_of(service).forward
 
     def held(*args: Any, **kwargs: Any) -> torch.Tensor:
         gate.wait()
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(service.span, "forward", held)
+    monkeypatch.setattr(span_of(service), "forward", held)
     number = await client.open(request())
     client.send(number, Step(1, 1, 0, noise(1, 2)))
     await client.status()

@@ -9,7 +9,7 @@ from nectar_node.service import Service
 from nectar_swarm.frames import Kind
 from nectar_swarm.messages import ErrorCode, Step
 
-from tests.node.service.peers import HANGS_S, KV, HandMade, numbers, request
+from tests.node.service.peers import HANGS_S, KV, HandMade, numbers, request, span_of
 from tests.node.sessions import noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,7 +25,7 @@ async def test_a_computation_that_fails_ends_its_session_and_no_other(
         def fail(*args: Any, **kwargs: Any) -> None:
             raise RuntimeError("a secret of this machine")
 
-        patch.setattr(service.span, "forward", fail)
+        patch.setattr(span_of(service), "forward", fail)
         failed = await client.refusal(number, Step(1, 1, 0, noise(1, 2)))
     assert (failed.code, failed.text) == (ErrorCode.FAILED, "the computation failed: RuntimeError")
     assert "a secret of this machine" in caplog.text

@@ -10,7 +10,7 @@ from nectar_node.service import Service
 from nectar_swarm.frames import Kind
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Step
 
-from tests.node.service.peers import NOBODY, HandMade, alone, equal, numbers, request
+from tests.node.service.peers import NOBODY, HandMade, alone, equal, numbers, request, span_of
 from tests.node.sessions import WIDTH, noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -83,7 +83,7 @@ async def test_a_wrong_step_is_refused_and_the_session_goes_on(client: HandMade,
     refused = await client.refusal(number, message, Kind.STEP)
     assert (refused.code, refused.generation) == (code, 0)
     answer = await client.step(number, Step(2, 2, 4, pieces[1]))
-    equal(answer, alone(service.span, pieces)[1])
+    equal(answer, alone(span_of(service), pieces)[1])
 
 
 async def test_a_predecessors_wrong_step_is_told_to_the_owner_too(client: HandMade, stranger: HandMade) -> None:

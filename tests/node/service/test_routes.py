@@ -9,7 +9,7 @@ from nectar_node.service import Service
 from nectar_protocol.address import Address
 from nectar_swarm.messages import ErrorCode, Neighbours, Routed, Step
 
-from tests.node.service.peers import HANGS_S, KV, NOBODY, HandMade, alone, equal, numbers, request
+from tests.node.service.peers import HANGS_S, KV, NOBODY, HandMade, alone, equal, numbers, request, span_of
 from tests.node.sessions import noise
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,10 +21,10 @@ async def test_a_node_between_two_others_takes_from_the_one_and_gives_to_the_oth
     hidden = noise(1, 4)
     number = await client.open(request(prev=stranger.host.peer_id))
     stranger.send(number, Step(1, 1, 0, hidden))
-    equal(await client.receive(number), alone(service.span, [hidden])[0])
+    equal(await client.receive(number), alone(span_of(service), [hidden])[0])
     number = await client.open(request(next=stranger.host.peer_id, next_addresses=await stranger.host.addresses()))
     client.send(number, Step(1, 1, 0, hidden))
-    equal(await stranger.receive(number), alone(service.span, [hidden])[0])
+    equal(await stranger.receive(number), alone(span_of(service), [hidden])[0])
     assert client.inbox[number].empty()
 
 
@@ -35,7 +35,7 @@ async def test_a_step_that_comes_before_its_session_is_taken_when_it_opens(
     stranger.send(number, Step(1, 1, 0, hidden))
     await stranger.status()
     await client.open(request(prev=stranger.host.peer_id), number)
-    equal(await client.receive(number), alone(service.span, [hidden])[0])
+    equal(await client.receive(number), alone(span_of(service), [hidden])[0])
 
 
 async def test_a_reroute_sends_a_new_successor_what_it_lacks(
@@ -49,7 +49,7 @@ async def test_a_reroute_sends_a_new_successor_what_it_lacks(
     client.send(number, Neighbours(2, None, stranger.host.peer_id, where, sent=0, settled=2))
     assert await client.receive(number) == Routed(2)
     replayed = await stranger.receive(number)
-    want = alone(service.span, pieces)
+    want = alone(span_of(service), pieces)
     assert (replayed.first, replayed.last, replayed.position) == (1, 2, 0)
     equal(replayed, torch.cat(want[:2], 1))
     client.send(number, Step(3, 3, 5, pieces[2]))

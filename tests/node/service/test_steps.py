@@ -9,7 +9,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.messages import Step
 
-from tests.node.service.peers import KV, HandMade, alone, close, equal, request
+from tests.node.service.peers import KV, HandMade, alone, close, equal, request, span_of
 from tests.node.sessions import START, STOP, noise, recomputed, turns_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,7 +23,7 @@ async def test_steps_give_the_spans_own_output_and_closing_gives_all_back(
     number = await client.open(request(start=start, stop=stop))
     assert (await client.status()).kv_free == KV - 16
     position = 0
-    for at, (piece, want) in enumerate(zip(pieces, alone(service.span, pieces, start, stop), strict=True), 1):
+    for at, (piece, want) in enumerate(zip(pieces, alone(span_of(service), pieces, start, stop), strict=True), 1):
         answer = await client.step(number, Step(at, at, position, piece))
         assert (answer.first, answer.last, answer.position) == (at, at, position)
         equal(answer, want)
@@ -38,7 +38,7 @@ async def test_steps_sent_ahead_are_answered_in_order(client: HandMade, service:
     number = await client.open(request())
     for at, piece in enumerate(pieces):
         client.send(number, Step(at + 1, at + 1, at, piece))
-    for at, want in enumerate(alone(service.span, pieces), 1):
+    for at, want in enumerate(alone(span_of(service), pieces), 1):
         answer = await client.receive(number)
         assert answer.last == at
         equal(answer, want)
@@ -50,9 +50,9 @@ async def test_an_earlier_position_rolls_the_kv_back(client: HandMade, service: 
     await client.step(number, Step(1, 1, 0, hidden[:, :4]))
     await client.step(number, Step(2, 2, 4, other))
     answer = await client.step(number, Step(3, 3, 4, hidden[:, 4:5]))
-    close(answer, alone(service.span, hidden.split([4, 1, 1], 1))[1])
+    close(answer, alone(span_of(service), hidden.split([4, 1, 1], 1))[1])
     answer = await client.step(number, Step(4, 4, 0, hidden[:, :4]))
-    close(answer, alone(service.span, [hidden[:, :4]])[0])
+    close(answer, alone(span_of(service), [hidden[:, :4]])[0])
 
 
 async def test_a_reorder_gives_rows_the_past_of_others(client: HandMade, service: Service) -> None:
@@ -60,7 +60,7 @@ async def test_a_reorder_gives_rows_the_past_of_others(client: HandMade, service
     number = await client.open(request(pads=(0, 0)))
     await client.step(number, Step(1, 1, 0, past))
     answer = await client.step(number, Step(2, 2, 5, new, reorder=(1, 1)))
-    want = alone(service.span, [past[[1, 1]], new])[1]
+    want = alone(span_of(service), [past[[1, 1]], new])[1]
     close(answer, want)
 
 
@@ -68,7 +68,7 @@ async def test_padded_rows_give_what_they_give_alone(client: HandMade, service: 
     hidden = noise(2, 7)
     number = await client.open(request(pads=(3, 0)))
     turns = turns_of(hidden, 6, 1)
-    for at, (turn, want) in enumerate(zip(turns, recomputed(service.span, turns, (3, 0)), strict=True), 1):
+    for at, (turn, want) in enumerate(zip(turns, recomputed(span_of(service), turns, (3, 0)), strict=True), 1):
         close(await client.step(number, Step(at, at, turn.position, turn.hidden)), want)
 
 
@@ -76,13 +76,13 @@ async def test_a_step_that_comes_again_is_not_computed_again(
     client: HandMade, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    forward = service.span.forward
+    forward = span_of(service).forward
 
     def counted(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(hidden.shape[1])
         return forward(hidden, *args, **kwargs)
 
-    monkeypatch.setattr(service.span, "forward", counted)
+    monkeypatch.setattr(span_of(service), "forward", counted)
     number = await client.open(request())
     for _ in range(3):
         client.send(number, Step(1, 1, 0, noise(1, 4)))
