@@ -11,6 +11,21 @@ SIZES = {
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
     },
+    "wide": {
+        "hidden_size": 512,
+        "num_hidden_layers": 12,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "half": {  # the mid model's blocks, half as many, and weights as small as Transformers begins with
+        "hidden_size": 1024,
+        "num_hidden_layers": 8,
+        "intermediate_size": 2816,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "initializer_range": 0.02,
+    },
     "mid": {
         "hidden_size": 1024,
         "num_hidden_layers": 16,
@@ -35,11 +50,10 @@ def make_llama(size: str, folder: Path) -> Path:
         config = LlamaConfig(
             vocab_size=VOCABULARY,
             max_position_embeddings=4096,
-            initializer_range=0.2 if size == "tiny" else 0.05,  # so that the next token depends on the text
             bos_token_id=1,
             eos_token_id=None,
             pad_token_id=0,
-            **shape,
+            **{"initializer_range": 0.2 if size == "tiny" else 0.05} | shape,  # the next token depends on the text
         )
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.generation_config.eos_token_id = None

@@ -1,12 +1,8 @@
-"""Which device computes, and in which number format."""
+"""Which device computes."""
 
 import torch
-from nectar_protocol.announcement import Profile
 
 from nectar_node.errors import DeviceError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PROFILES = {torch.float32: Profile.F32, torch.bfloat16: Profile.BF16, torch.float16: Profile.FP16}
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -33,17 +29,6 @@ def choose_device(wanted: str) -> torch.device:
                 raise DeviceError("PyTorch sees no Apple GPU here; choose --device cpu")
             return device
     raise DeviceError(f"{wanted!r} is not a device that nodes run on; choose auto, cpu, cuda, cuda:N or mps")
-
-
-def choose_dtype(wanted: str, device: torch.device, native: torch.dtype | None) -> torch.dtype:
-    """`auto` is float32 on a CPU and the checkpoint's own format on a GPU. Raises DeviceError."""
-    if wanted == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return native if native in PROFILES else torch.bfloat16
-    if wanted not in DTYPES:
-        raise DeviceError(f"{wanted!r} is not a number format; choose auto, {', '.join(DTYPES)}")
-    return DTYPES[wanted]
 
 
 def describe(device: torch.device) -> str:

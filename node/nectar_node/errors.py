@@ -6,7 +6,11 @@ class NodeError(Exception):
 
 
 class DeviceError(NodeError):
-    """The device or number format asked for is not to be had on this machine."""
+    """The device asked for is not to be had on this machine."""
+
+
+class ProfileError(NodeError):
+    """The weights cannot be kept in the format asked for, and be right."""
 
 
 class SpanError(NodeError):

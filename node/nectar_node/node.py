@@ -27,10 +27,12 @@ from nectar_node.about import About
 from nectar_node.announcer import Announcer, Pace
 from nectar_node.archive import Archive
 from nectar_node.background import in_thread
-from nectar_node.devices import PROFILES, choose_device, choose_dtype, describe
+from nectar_node.devices import choose_device, describe
 from nectar_node.memory import free_bytes, return_freed_memory
 from nectar_node.mover import Mover, Span
-from nectar_node.placement import blocks_that_fit, parse_span
+from nectar_node.placement import blocks_that_fit, need_a_block, parse_span
+from nectar_node.profiles import Format, choose_format
+from nectar_node.quantised import QUANTISED
 from nectar_node.selftest import self_test
 from nectar_node.service import Service
 from nectar_node.span import SpanModel
@@ -62,7 +64,7 @@ class NodeSettings:
     blocks: str | None = None
     max_blocks: int | None = None
     device: str = "auto"
-    dtype: str = "auto"
+    profile: str = "auto"
     threads: int | None = None
     kv_tokens: int = 16_384
     history_bytes: int = 8 << 30
@@ -82,7 +84,7 @@ class Serving:
     stop: int
     blocks: int
     device: str
-    dtype: str
+    profile: str
     decode_ms: float
     shards: tuple[str, ...]
 
@@ -100,7 +102,7 @@ class Node:
         self.device = choose_device(settings.device)
         self.source: Source = open_source(settings.model, settings.revision, settings.hub)
         self.anatomy: Anatomy = examine(load_config(self.source))
-        self.dtype = choose_dtype(settings.dtype, self.device, getattr(self.anatomy.config, "dtype", None))
+        self.format = self._choose_format()
         self.checkpoint = Checkpoint(self.source)
         self.model = self.source.manifest.model_id
         self._membership = Membership(
@@ -110,7 +112,7 @@ class Node:
             allowed=None if settings.allowed is None else settings.allowed | {self.identity.peer_id},
             reachability=settings.reachability,
         )
-        self._announcer = Announcer(self.identity, self.model, PROFILES[self.dtype], settings.pace)
+        self._announcer = Announcer(self.identity, self.model, self.format.profile, settings.pace)
         self._stays = settings.blocks is not None
         self._loaded: Loaded | None = None
 
@@ -184,16 +186,27 @@ class Node:
         return span
 
     def _blocks_that_fit(self) -> int:
-        sizes = tuple(count * self.dtype.itemsize for count in self.anatomy.block_parameters)
         available = int(free_bytes(self.device) * MEMORY_SHARE)
-        fitting = blocks_that_fit(sizes, self._kv_bytes_per_block(), available)
+        fitting = need_a_block(self.format.block_bytes, self._kv_bytes_per_block(self.format.dtype), available)
         return min(fitting, self.settings.max_blocks or fitting)
 
-    def _kv_bytes_per_block(self) -> int:
+    def _choose_format(self) -> Format:
+        """Of the blocks asked for, or of all. Raises ProfileError or PlacementError."""
+        settings, available = self.settings, int(free_bytes(self.device) * MEMORY_SHARE)
+        start, stop = parse_span(settings.blocks or ":", self.anatomy.blocks)
+
+        def fitting(one: Format) -> int:
+            return blocks_that_fit(one.block_bytes[start:stop], self._kv_bytes_per_block(one.dtype), available)
+
+        wanted = min(stop - start, settings.max_blocks or stop)
+        named = settings.blocks is not None
+        return choose_format(settings.profile, self.anatomy, self.device, fitting, wanted, named)
+
+    def _kv_bytes_per_block(self, dtype: torch.dtype) -> int:
         config = self.anatomy.config.get_text_config(decoder=True)
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 2 * int(heads) * int(head_dim) * self.dtype.itemsize * self.settings.kv_tokens
+        return 2 * int(heads) * int(head_dim) * dtype.itemsize * self.settings.kv_tokens
 
     async def _move(self, target: Span, stop: asyncio.Event) -> None:
         """Load other blocks in the place of ours; ours again if that fails, and then we stay for good."""
@@ -223,7 +236,9 @@ class Node:
         self._announcer.speed = self._loaded.speed
 
     def _load(self, start: int, stop: int) -> Loaded:
-        span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.dtype, self.device)
+        profile = self.format.profile
+        quantised = profile if profile in QUANTISED else None
+        span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.format.dtype, self.device, quantised)
         self_test(span)
         runner = choose_runner(span, self.settings.kv_tokens)
         return Loaded((Stage(span, runner, measure(span, runner)),))
@@ -246,7 +261,7 @@ class Node:
             stop=loaded.stop,
             blocks=self.anatomy.blocks,
             device=describe(self.device),
-            dtype=str(self.dtype).removeprefix("torch."),
+            profile=self.format.profile.name.lower(),
             decode_ms=loaded.speed.decode_s * 1e3,
             shards=tuple(self.checkpoint.opened),
         )

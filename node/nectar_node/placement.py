@@ -54,13 +54,18 @@ def parse_span(text: str, blocks: int) -> tuple[int, int]:
     return start, stop
 
 
-def blocks_that_fit(block_bytes: tuple[int, ...], kv_bytes_per_block: int, available_bytes: int) -> int:
-    """How many blocks, each with its KV, fit into the memory. Raises PlacementError if not even one does."""
-    largest = max(block_bytes) + kv_bytes_per_block
-    count = available_bytes // largest
+def blocks_that_fit(block_bytes: Sequence[int], kv_bytes_per_block: int, available_bytes: int) -> int:
+    """How many blocks, each with its KV, fit into the memory."""
+    return min(available_bytes // (max(block_bytes) + kv_bytes_per_block), len(block_bytes))
+
+
+def need_a_block(block_bytes: Sequence[int], kv_bytes_per_block: int, available_bytes: int) -> int:
+    """Like blocks_that_fit. Raises PlacementError if not even one does."""
+    count = blocks_that_fit(block_bytes, kv_bytes_per_block, available_bytes)
     if not count:
+        largest = max(block_bytes) + kv_bytes_per_block
         raise PlacementError(
             f"not one block fits: {largest >> 20} MiB are needed, {available_bytes >> 20} MiB may be used; "
-            "choose a smaller --dtype or --kv-tokens"
+            "choose a smaller --profile or --kv-tokens"
         )
-    return min(int(count), len(block_bytes))
+    return count

@@ -8,11 +8,12 @@ hidden states at the first and keeps the raw output of the last.
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from nectar_protocol.announcement import Profile
 from nectar_swarm.anatomy import Anatomy, find_stack
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.progress import byte_bar
@@ -24,6 +25,15 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from nectar_node.errors import SpanError
 from nectar_node.linear import LinearLayers
+from nectar_node.profiles import PROFILES
+from nectar_node.quantised import (
+    QUANTISED,
+    audit,
+    load_blocks_on_meta,
+    loading_options,
+    quantised_layers,
+    scales_of,
+)
 
 
 class _Zero(nn.Module):
@@ -113,16 +123,28 @@ class _Gate:
 class SpanModel:
     """Blocks [start, stop) of a checkpoint on one device. Not thread-safe: one compute thread owns it.
 
-    Raises SpanError when the checkpoint does not hold what the blocks need.
+    `dtype` is of all numbers but those of layers that are `quantised` in 8 or 4 bits. Raises SpanError when the
+    checkpoint does not hold what the blocks need, or quantising left something out.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, anatomy: Anatomy, start: int, stop: int, dtype: torch.dtype, device: torch.device
+        self,
+        checkpoint: Checkpoint,
+        anatomy: Anatomy,
+        start: int,
+        stop: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        quantised: Profile | None = None,
     ) -> None:
         self.start, self.stop, self.dtype, self.device = start, stop, dtype, device
+        self.profile = quantised or PROFILES[dtype]
         self.width, self.returns_tuple = anatomy.width, anatomy.returns_tuple
-        self.model = _load(checkpoint, anatomy, start, stop, dtype, device)
+        options = {} if quantised is None else loading_options(quantised, dtype, device)
+        self.model = _load(checkpoint, anatomy, start, stop, dtype, device, options)
         owner, stack = find_stack(self.model)
+        if quantised is not None:
+            audit(getattr(owner, stack), load_blocks_on_meta(anatomy.config)[start:stop], quantised)
         for index, block in enumerate(getattr(owner, stack)):
             block.forward = _Gate(self, index, block.forward)
         self.call: _Call | None = None
@@ -136,7 +158,11 @@ class SpanModel:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        """With a quantised layer's scales; its state_dict would unpack it."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if self.profile in QUANTISED:
+            tensors += [scales_of(layer) for _, layer in quantised_layers(self.model)]
+        return sum(tensor.nbytes for tensor in tensors)
 
     def new_cache(self, start: int, stop: int) -> Cache:
         """KV of one session through the model's blocks [start, stop), which lie in this span.
@@ -200,7 +226,13 @@ class SpanModel:
 
 
 def _load(
-    checkpoint: Checkpoint, anatomy: Anatomy, start: int, stop: int, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    start: int,
+    stop: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    options: Mapping[str, Any],
 ) -> Any:
     """The stripped model with the span's tensors, on its device. Raises SpanError or CheckpointError."""
     name = checkpoint.source.name
@@ -218,6 +250,7 @@ def _load(
                 dtype=dtype,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
+                **options,
             )
         except RuntimeError as error:  # the family's conversion of the weights failed: an expert is missing, say
             raise SpanError(f"blocks [{start}, {stop}) of {name} do not fit together: {error}") from error

@@ -108,7 +108,7 @@ def test_wrong_usage_says_what_is_wanted(nectar: Nectar, tiny_llama: Path, tmp_p
     assert_one_line(nectar("node", "-m", model, "-p", "somewhere"), USAGE, "/ip4/HOST/tcp/PORT/p2p/PEER")
     assert_one_line(nectar("node", "-m", model, "--blocks", "5:99"), FAULTY, "0:8")
     assert_one_line(nectar("node", "-m", model, "--device", "cuda:99"), FAULTY, "CUDA")
-    assert_one_line(nectar("node", "-m", model, "--dtype", "int3"), FAULTY, "float32")
+    assert_one_line(nectar("node", "-m", model, "--profile", "int3"), FAULTY, "nf4")
     assert_one_line(nectar("node", "-m", model, "--allowed-peers", "nobody"), USAGE, "nobody")
     assert_one_line(
         nectar("generate", "hi", "-m", model, "-p", NOBODY, "--trusted-peer", "nobody"),

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 DISTRIBUTION = "nectar-swarm"
 OWN = {"nectar_protocol", "nectar_swarm", "nectar_node", "nectar", "nectar_demo"}
-HEAVY = {"torch", "transformers", "hivemind"}
+HEAVY = {"torch", "transformers", "hivemind", "bitsandbytes", "accelerate"}
 
 # Hides every top-level module that is not the standard library's, ours or of the allowed distributions, as if it were
 # not installed.

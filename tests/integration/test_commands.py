@@ -89,6 +89,7 @@ def test_swarm_shows_the_model_its_node_and_its_coverage(node: NodeProcess, home
     table = nectar(home, "swarm", "-p", bootstrap)
     assert "all blocks served" in table
     assert "chooser" in table
+    assert "cpu, f32" in table
 
 
 def test_join_remembers_the_swarm_for_later_commands(node: NodeProcess, home: Path, bootstrap: str) -> None:

@@ -1,8 +1,8 @@
-"""Devices and number formats that are not to be had are refused in one line that says what is."""
+"""Devices that are not to be had are refused in one line that says what is."""
 
 import pytest
 import torch
-from nectar_node.devices import choose_device, choose_dtype, describe
+from nectar_node.devices import choose_device, describe
 from nectar_node.errors import DeviceError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -50,17 +50,3 @@ def test_what_is_not_here_is_refused_in_one_line(wanted: str) -> None:
     message = str(refused.value)
     assert "\n" not in message
     assert "choose" in message
-
-
-def test_auto_is_float32_on_a_cpu_and_the_checkpoints_format_on_a_gpu() -> None:
-    assert choose_dtype("auto", CPU, torch.bfloat16) is torch.float32
-    assert choose_dtype("auto", CUDA, torch.float16) is torch.float16
-    assert choose_dtype("auto", CUDA, None) is torch.bfloat16
-    assert choose_dtype("auto", CUDA, torch.float64) is torch.bfloat16
-    assert choose_dtype("bfloat16", CPU, None) is torch.bfloat16
-
-
-@pytest.mark.parametrize("wanted", ["int8", "float64", "", "Float32"])
-def test_an_unknown_format_is_refused_with_those_there_are(wanted: str) -> None:
-    with pytest.raises(DeviceError, match="choose auto, float32, bfloat16, float16"):
-        choose_dtype(wanted, CPU, None)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from nectar_node.errors import DeviceError, PlacementError
+from nectar_node.errors import DeviceError, PlacementError, ProfileError
 from nectar_node.node import Node, NodeSettings
+from nectar_protocol.announcement import Profile
 from nectar_swarm.errors import CheckpointError, KeyFileError
 from nectar_swarm.keyfile import hold_key
 
@@ -44,13 +45,27 @@ def test_a_node_takes_what_fits_into_its_memory(
 ) -> None:
     node = make_node(kv_tokens=1000)
     # 2 heads of 16 numbers, keys and values, 4 bytes each
-    assert node._kv_bytes_per_block() == 2 * 2 * 16 * 4 * 1000
-    block = 4 * max(node.anatomy.block_parameters) + node._kv_bytes_per_block()
+    assert node._kv_bytes_per_block(torch.float32) == 2 * 2 * 16 * 4 * 1000
+    block = 4 * max(node.anatomy.block_parameters) + node._kv_bytes_per_block(torch.float32)
     monkeypatch.setattr("nectar_node.node.free_bytes", lambda device: int(2.5 * block / 0.8))
     assert node._blocks_that_fit() == 2
     monkeypatch.setattr("nectar_node.node.free_bytes", lambda device: block // 2)
     with pytest.raises(PlacementError, match="not one block fits"):
         node._blocks_that_fit()
+
+
+async def test_a_node_short_of_memory_keeps_its_blocks_in_fewer_bits(
+    make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make_node(kv_tokens=100)
+    block = 2 * max(node.anatomy.block_parameters) + node._kv_bytes_per_block(torch.bfloat16)
+    monkeypatch.setattr("nectar_node.node.free_bytes", lambda device: int((4.1 * block) / 0.8))
+    assert make_node(kv_tokens=100).format.profile is Profile.F32  # two of six blocks
+    named = make_node(kv_tokens=100, blocks="0:5")
+    assert named.format.profile is Profile.INT8
+    await named._take((0, 5), asyncio.Event())
+    assert named._loaded is not None
+    assert named._loaded.stages[0].span.profile is Profile.INT8
 
 
 def test_a_folders_path_stays_on_this_machine(make_node: Callable[..., Node], settings: NodeSettings) -> None:
@@ -77,8 +92,8 @@ def test_a_node_keeps_its_key(make_node: Callable[..., Node]) -> None:
 def test_settings_that_cannot_be_met_are_refused_at_once(make_node: Callable[..., Node], tmp_path: Path) -> None:
     with pytest.raises(DeviceError):
         make_node(device="abacus", key_file=tmp_path / "a.key")
-    with pytest.raises(DeviceError):
-        make_node(dtype="float8", key_file=tmp_path / "b.key")
+    with pytest.raises(ProfileError):
+        make_node(profile="float8", key_file=tmp_path / "b.key")
     with pytest.raises(CheckpointError):
         make_node(model=str(tmp_path / "nothing"), key_file=tmp_path / "c.key")
 

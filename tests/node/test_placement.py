@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nectar_node.errors import PlacementError
-from nectar_node.placement import block_throughput, blocks_that_fit, choose_span, parse_span
+from nectar_node.placement import block_throughput, blocks_that_fit, choose_span, need_a_block, parse_span
 from nectar_protocol.announcement import Announcement, NodeState, Profile
 from nectar_protocol.identity import PublicKey
 from nectar_protocol.manifest import ModelID
@@ -84,7 +84,8 @@ def test_a_span_outside_the_model_is_refused_with_what_there_is(text: str) -> No
 
 
 def test_memory_is_counted_by_the_largest_block_and_its_kv() -> None:
-    assert blocks_that_fit((10, 20, 10), 5, 60) == 2
+    assert blocks_that_fit((10, 20, 10), 5, 24) == 0
+    assert blocks_that_fit((10, 20, 10), 5, 60) == need_a_block((10, 20, 10), 5, 60) == 2
     assert blocks_that_fit((10, 20, 10), 5, 10_000) == 3
     with pytest.raises(PlacementError, match="not one block fits: 20 MiB are needed, 19 MiB may be used"):
-        blocks_that_fit((15 << 20,), 5 << 20, (20 << 20) - 1)
+        need_a_block((15 << 20,), 5 << 20, (20 << 20) - 1)

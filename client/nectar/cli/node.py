@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @option("--blocks", metavar="START:STOP", help="Serve these blocks; by default those that the swarm lacks.")
 @option("--max-blocks", type=click.IntRange(1), help="Serve at most so many blocks; by default what memory holds.")
 @option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@option("--profile", default="auto", show_default=True, help="Keep weights as auto, f32, bf16, fp16, int8 or nf4.")
 @option("--threads", type=click.IntRange(1), help="CPU threads to compute with; by default PyTorch's choice.")
 @option("--kv-tokens", type=click.IntRange(1), default=16_384, show_default=True, help="Positions of KV to promise.")
 @option(
@@ -124,7 +124,7 @@ def tell_json(serving: "Serving") -> None:
 def tell(serving: "Serving", new_swarm: bool) -> None:
     say(
         f"serving blocks {serving.start}:{serving.stop} of {serving.blocks} of {serving.model} on {serving.device} "
-        f"in {serving.dtype}, {serving.decode_ms:.1f} ms a token"
+        f"in {serving.profile}, {serving.decode_ms:.1f} ms a token"
     )
     address = f"{serving.addresses[0]}/p2p/{serving.peer}" if serving.addresses else serving.peer
     if new_swarm:

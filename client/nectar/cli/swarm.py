@@ -150,7 +150,7 @@ def draw(model: "SeenModel") -> Table:
             f"{announced.decode_us / 1e3:.1f}" if announced.decode_us else "?",
             f"{status.kv_free}/{status.kv_total}" if status else "?",
             str(status.sessions) if status else "?",
-            escape(f"{status.device}, {status.dtype}") if status else "?",
+            escape(f"{status.device if status else '?'}, {announced.profile.name.lower()}"),
         )
     table.caption = f"nodes per block: {' '.join(map(str, coverage))}" if len(coverage) <= 40 else None
     return table
