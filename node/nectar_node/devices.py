@@ -1,8 +1,21 @@
-"""Which device computes."""
+"""Which devices compute."""
+
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 
 from nectar_node.errors import DeviceError
+
+
+def choose_devices(wanted: str) -> tuple[torch.device, ...]:
+    """One device of this machine, or several of a kind: `cuda:0,cuda:1`. Raises DeviceError."""
+    devices = tuple(choose_device(name.strip()) for name in wanted.split(","))
+    if len({device.type for device in devices}) > 1:
+        raise DeviceError(f"{wanted} are of different kinds; start a node for each kind")
+    if devices[0].type != "cpu" and len(set(devices)) < len(devices):
+        raise DeviceError(f"{wanted} names a device twice")
+    return devices
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -31,6 +44,8 @@ def choose_device(wanted: str) -> torch.device:
     raise DeviceError(f"{wanted!r} is not a device that nodes run on; choose auto, cpu, cuda, cuda:N or mps")
 
 
-def describe(device: torch.device) -> str:
-    """The device's name for people."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def describe(devices: Sequence[torch.device]) -> str:
+    """The devices' names for people."""
+    names = [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type for device in devices]
+    counts = Counter(names)
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())

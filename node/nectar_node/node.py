@@ -27,22 +27,17 @@ from nectar_node.about import About
 from nectar_node.announcer import Announcer, Pace
 from nectar_node.archive import Archive
 from nectar_node.background import in_thread
-from nectar_node.devices import choose_device, describe
-from nectar_node.memory import free_bytes, return_freed_memory
+from nectar_node.devices import choose_devices, describe
+from nectar_node.loader import Loader
+from nectar_node.memory import return_freed_memory
 from nectar_node.mover import Mover, Span
-from nectar_node.placement import blocks_that_fit, need_a_block, parse_span
-from nectar_node.profiles import Format, choose_format
-from nectar_node.quantised import QUANTISED
-from nectar_node.selftest import self_test
+from nectar_node.placement import parse_span
 from nectar_node.service import Service
-from nectar_node.span import SpanModel
-from nectar_node.stage import Loaded, Stage
+from nectar_node.stage import Loaded
 from nectar_node.stay import Stay
-from nectar_node.trial import choose_runner, measure
 
 RETRY_S = 2.0
 MAX_MET = 8  # peers that a node makes sure of in each round
-MEMORY_SHARE = 0.8  # of the free memory, for weights and KV
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +94,19 @@ class Node:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self.identity: Identity = load_or_create_key(settings.key_file)
-        self.device = choose_device(settings.device)
+        devices = choose_devices(settings.device)
         self.source: Source = open_source(settings.model, settings.revision, settings.hub)
         self.anatomy: Anatomy = examine(load_config(self.source))
-        self.format = self._choose_format()
         self.checkpoint = Checkpoint(self.source)
+        self.loader = Loader(
+            self.checkpoint,
+            self.anatomy,
+            devices,
+            profile=settings.profile,
+            kv_tokens=settings.kv_tokens,
+            blocks=settings.blocks,
+            max_blocks=settings.max_blocks,
+        )
         self.model = self.source.manifest.model_id
         self._membership = Membership(
             settings.key_file,
@@ -112,7 +115,7 @@ class Node:
             allowed=None if settings.allowed is None else settings.allowed | {self.identity.peer_id},
             reachability=settings.reachability,
         )
-        self._announcer = Announcer(self.identity, self.model, self.format.profile, settings.pace)
+        self._announcer = Announcer(self.identity, self.model, self.loader.format.profile, settings.pace)
         self._stays = settings.blocks is not None
         self._loaded: Loaded | None = None
 
@@ -180,33 +183,10 @@ class Node:
     async def _choose(self, mover: Mover) -> Span:
         """The blocks to begin with, announced. Raises PlacementError or SwarmError."""
         if self.settings.blocks is None:
-            return await mover.join(self._blocks_that_fit())
+            return await mover.join(self.loader.blocks_that_fit)
         span = parse_span(self.settings.blocks, self.anatomy.blocks)
         await self._announcer.say(*span, NodeState.JOINING)
         return span
-
-    def _blocks_that_fit(self) -> int:
-        available = int(free_bytes(self.device) * MEMORY_SHARE)
-        fitting = need_a_block(self.format.block_bytes, self._kv_bytes_per_block(self.format.dtype), available)
-        return min(fitting, self.settings.max_blocks or fitting)
-
-    def _choose_format(self) -> Format:
-        """Of the blocks asked for, or of all. Raises ProfileError or PlacementError."""
-        settings, available = self.settings, int(free_bytes(self.device) * MEMORY_SHARE)
-        start, stop = parse_span(settings.blocks or ":", self.anatomy.blocks)
-
-        def fitting(one: Format) -> int:
-            return blocks_that_fit(one.block_bytes[start:stop], self._kv_bytes_per_block(one.dtype), available)
-
-        wanted = min(stop - start, settings.max_blocks or stop)
-        named = settings.blocks is not None
-        return choose_format(settings.profile, self.anatomy, self.device, fitting, wanted, named)
-
-    def _kv_bytes_per_block(self, dtype: torch.dtype) -> int:
-        config = self.anatomy.config.get_text_config(decoder=True)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 2 * int(heads) * int(head_dim) * dtype.itemsize * self.settings.kv_tokens
 
     async def _move(self, target: Span, stop: asyncio.Event) -> None:
         """Load other blocks in the place of ours; ours again if that fails, and then we stay for good."""
@@ -227,21 +207,13 @@ class Node:
     async def _take(self, span: Span, stop: asyncio.Event) -> None:
         """Load and test blocks, unless `stop` comes first."""
         log.info("loading blocks %d:%d of %s", *span, self.source.name)
-        loading = asyncio.ensure_future(in_thread(lambda: self._load(*span)))
+        loading = asyncio.ensure_future(in_thread(lambda: self.loader.load(*span)))
         await first_of(loading, stop.wait())
         if stop.is_set():
             loading.cancel()
             return
         self._loaded = await loading
         self._announcer.speed = self._loaded.speed
-
-    def _load(self, start: int, stop: int) -> Loaded:
-        profile = self.format.profile
-        quantised = profile if profile in QUANTISED else None
-        span = SpanModel(self.checkpoint, self.anatomy, start, stop, self.format.dtype, self.device, quantised)
-        self_test(span)
-        runner = choose_runner(span, self.settings.kv_tokens)
-        return Loaded((Stage(span, runner, measure(span, runner)),))
 
     @property
     def model_name(self) -> str:
@@ -250,7 +222,9 @@ class Node:
 
     def _about(self) -> About:
         settings = self.settings
-        return About(settings.name, self.model_name, self.anatomy.blocks, describe(self.device), settings.version)
+        return About(
+            settings.name, self.model_name, self.anatomy.blocks, describe(self.loader.devices), settings.version
+        )
 
     def _describe(self, addresses: tuple[Address, ...], loaded: Loaded) -> Serving:
         return Serving(
@@ -260,8 +234,8 @@ class Node:
             start=loaded.start,
             stop=loaded.stop,
             blocks=self.anatomy.blocks,
-            device=describe(self.device),
-            profile=self.format.profile.name.lower(),
+            device=describe(self.loader.devices),
+            profile=self.loader.format.profile.name.lower(),
             decode_ms=loaded.speed.decode_s * 1e3,
             shards=tuple(self.checkpoint.opened),
         )

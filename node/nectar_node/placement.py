@@ -5,6 +5,7 @@ whose blocks are worst, compared from the worst block upwards. Pure functions.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 
 from nectar_protocol.announcement import Announcement
 
@@ -57,6 +58,13 @@ def parse_span(text: str, blocks: int) -> tuple[int, int]:
 def blocks_that_fit(block_bytes: Sequence[int], kv_bytes_per_block: int, available_bytes: int) -> int:
     """How many blocks, each with its KV, fit into the memory."""
     return min(available_bytes // (max(block_bytes) + kv_bytes_per_block), len(block_bytes))
+
+
+def share_blocks(blocks: int, capacities: Sequence[int]) -> list[int]:
+    """How many of so many blocks each device takes: in proportion to how many it could hold."""
+    weights = capacities if any(capacities) else [1] * len(capacities)
+    upto = [round(blocks * total / sum(weights)) for total in accumulate(weights, initial=0)]
+    return [after - before for before, after in pairwise(upto)]
 
 
 def need_a_block(block_bytes: Sequence[int], kv_bytes_per_block: int, available_bytes: int) -> int:

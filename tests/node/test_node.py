@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from nectar_node.errors import DeviceError, PlacementError, ProfileError
+from nectar_node.errors import DeviceError, ProfileError
 from nectar_node.node import Node, NodeSettings
-from nectar_protocol.announcement import Profile
 from nectar_swarm.errors import CheckpointError, KeyFileError
 from nectar_swarm.keyfile import hold_key
 
@@ -33,39 +32,6 @@ def settings(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> NodeSe
 @pytest.fixture
 def make_node(settings: NodeSettings) -> Callable[..., Node]:
     return lambda **changes: Node(replace(settings, **changes), lambda serving: None)
-
-
-def test_a_node_has_room_for_a_small_model_and_takes_no_more_than_it_may(make_node: Callable[..., Node]) -> None:
-    assert make_node()._blocks_that_fit() == BLOCKS
-    assert make_node(max_blocks=2)._blocks_that_fit() == 2
-
-
-def test_a_node_takes_what_fits_into_its_memory(
-    make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = make_node(kv_tokens=1000)
-    # 2 heads of 16 numbers, keys and values, 4 bytes each
-    assert node._kv_bytes_per_block(torch.float32) == 2 * 2 * 16 * 4 * 1000
-    block = 4 * max(node.anatomy.block_parameters) + node._kv_bytes_per_block(torch.float32)
-    monkeypatch.setattr("nectar_node.node.free_bytes", lambda device: int(2.5 * block / 0.8))
-    assert node._blocks_that_fit() == 2
-    monkeypatch.setattr("nectar_node.node.free_bytes", lambda device: block // 2)
-    with pytest.raises(PlacementError, match="not one block fits"):
-        node._blocks_that_fit()
-
-
-async def test_a_node_short_of_memory_keeps_its_blocks_in_fewer_bits(
-    make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    node = make_node(kv_tokens=100)
-    block = 2 * max(node.anatomy.block_parameters) + node._kv_bytes_per_block(torch.bfloat16)
-    monkeypatch.setattr("nectar_node.node.free_bytes", lambda device: int((4.1 * block) / 0.8))
-    assert make_node(kv_tokens=100).format.profile is Profile.F32  # two of six blocks
-    named = make_node(kv_tokens=100, blocks="0:5")
-    assert named.format.profile is Profile.INT8
-    await named._take((0, 5), asyncio.Event())
-    assert named._loaded is not None
-    assert named._loaded.stages[0].span.profile is Profile.INT8
 
 
 def test_a_folders_path_stays_on_this_machine(make_node: Callable[..., Node], settings: NodeSettings) -> None:

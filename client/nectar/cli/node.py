@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @options.initial_peers
 @option("--blocks", metavar="START:STOP", help="Serve these blocks; by default those that the swarm lacks.")
 @option("--max-blocks", type=click.IntRange(1), help="Serve at most so many blocks; by default what memory holds.")
-@option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@option(
+    "--device", default="auto", show_default=True, help="auto, cpu, mps, cuda, cuda:N, or cuda:0,cuda:1 for several."
+)
 @option("--profile", default="auto", show_default=True, help="Keep weights as auto, f32, bf16, fp16, int8 or nf4.")
 @option("--threads", type=click.IntRange(1), help="CPU threads to compute with; by default PyTorch's choice.")
 @option("--kv-tokens", type=click.IntRange(1), default=16_384, show_default=True, help="Positions of KV to promise.")
