@@ -149,10 +149,11 @@ def test_a_private_swarm_is_made_and_joined_with_the_lines_that_init_prints(home
 def test_interrupting_a_node_ends_it_and_its_p2pd(home: Path, tiny_llama: Path) -> None:
     node = NodeProcess("brief", home, tiny_llama, "0:2").wait()
     daemon = psutil.Process(node.p2pd_pid)
-    node.kill(signal.SIGINT)
+    os.killpg(node.process.pid, signal.SIGINT)  # as a terminal does
     assert node.process.wait(timeout=30) == 0
     daemon.wait(timeout=10)
     node.stop()
+    assert "Traceback" not in node.log.read_text()
 
 
 def test_two_nodes_cannot_use_one_key(home: Path, tiny_llama: Path, node: NodeProcess) -> None:

@@ -17,7 +17,7 @@ from nectar_protocol.identity import parse_peer_id
 from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
 from nectar_swarm.host import Host, Listen, PeerAddress, check_port, local_ip
 from nectar_swarm.keyfile import create_key
-from nectar_swarm.tether import tether
+from nectar_swarm.tether import APART, TIED, tether
 
 StartHost = Callable[..., Awaitable[Host]]
 
@@ -89,7 +89,7 @@ async def test_the_p2pds_own_end_is_noticed(start_host: StartHost) -> None:
     await host.close()
 
 
-@pytest.mark.skipif(not tether(), reason="needs util-linux's setpriv")
+@pytest.mark.skipif(TIED[0] not in tether(), reason="needs util-linux's setpriv")
 def test_the_p2pd_dies_with_us_even_if_it_cannot_see_our_end() -> None:
     started = """
 import asyncio
@@ -112,11 +112,15 @@ asyncio.run(run())
     assert not left
 
 
-async def test_without_that_command_a_p2pd_starts_too(start_host: StartHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nectar_swarm.tether.COMMAND", ("nectar-has-no-such-command",))
+async def test_without_those_commands_a_p2pd_starts_too(start_host: StartHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nectar_swarm.tether._works", lambda *command: False)
     monkeypatch.setattr("nectar_swarm.host.tether", tether.__wrapped__)
-    assert tether.__wrapped__() == ()
-    assert (await start_host()).daemon_pid
+    assert tether.__wrapped__() == APART
+    assert os.getsid((await start_host()).daemon_pid) != os.getsid(0)
+
+
+async def test_the_terminals_signals_do_not_reach_p2pd(start_host: StartHost) -> None:
+    assert os.getsid((await start_host()).daemon_pid) != os.getsid(0)
 
 
 async def test_a_host_can_be_dialled_where_it_says(start_host: StartHost) -> None:
