@@ -91,7 +91,7 @@ def _distributed_class(base: Any) -> Any:
         def __init__(self, config: PretrainedConfig, returns_tuple: bool, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
             owner, stack = find_stack(self.base_model)
-            chain = RemoteChain(returns_tuple)
+            chain = RemoteChain(returns_tuple, getattr(owner, stack)[0])
             self.__dict__["chain"] = chain  # not registered a second time as a submodule
             setattr(owner, stack, nn.ModuleList([chain]))
             for part in (config, config.get_text_config(decoder=True)):
@@ -199,14 +199,15 @@ def _room(default: GenerationConfig, ids: torch.Tensor | None, args: tuple[Any, 
 
 def _load(checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype) -> Any:
     """The model without its blocks: only tensors outside them are read. Raises CheckpointError."""
-    keys = [key for key in checkpoint.weight_map if anatomy.block_of(key) is None]
+    names = {key: name for key in checkpoint.weight_map if (name := anatomy.name_of(key)) is not None}
+    keys = [key for key in names if anatomy.block_of(key) is None]
     base = MODEL_FOR_CAUSAL_LM_MAPPING[type(anatomy.config)]
     with quiet_transformers():
         model, info = _distributed_class(base).from_pretrained(
             None,
             anatomy.returns_tuple,
             config=anatomy.config,
-            state_dict=checkpoint.lazy(keys),
+            state_dict={names[key]: tensor for key, tensor in checkpoint.lazy(keys).items()},
             dtype=dtype,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,

@@ -76,11 +76,19 @@ class RemoteCache(Cache):
 class RemoteChain(nn.Module):
     """Stands as the only block of the client's model, for all `blocks` of it."""
 
-    def __init__(self, returns_tuple: bool) -> None:
+    def __init__(self, returns_tuple: bool, block: nn.Module) -> None:
         super().__init__()
         self.returns_tuple = returns_tuple
+        self.__dict__["_block"] = block  # one of those that run elsewhere, without weights; no submodule of the model
         self.blocks: RemoteBlocks | None = None
         self._local = threading.local()
+
+    def __getattr__(self, name: str) -> Any:
+        """Some families ask a block of what kind it is."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_block"], name)
 
     def remember(self, arguments: dict[str, Any]) -> None:
         """Keep the arguments of the present forward of the stack's owner, which hold the mask and the cache."""

@@ -35,6 +35,8 @@ from nectar_node.quantised import (
     scales_of,
 )
 
+BLOCK_NUMBERS = ("layer_idx", "layer_id")  # what a block calls its place in the cache
+
 
 class _Zero(nn.Module):
     """Stands in for an embedding: the gate replaces whatever it leads to."""
@@ -57,11 +59,22 @@ def _strip(owner: nn.Module, keep: str) -> None:
             setattr(owner, name, _Zero() if isinstance(child, nn.Embedding) else _Pass())
 
 
+def _is_per_block(value: Any, blocks: int) -> bool:
+    return isinstance(value, list) and len(value) == blocks
+
+
 def _slice_config(config: PretrainedConfig, blocks: int, start: int, stop: int) -> None:
     """Cut every per-block list of the configuration (layer types and the like), and its layer count, to the span."""
     for part in {id(c): c for c in (config, config.get_text_config(decoder=True))}.values():
+        kind = type(part)
+        computed = [name for name, what in inspect.getmembers(kind) if isinstance(what, property)]
+        lists = {
+            name: value[start:stop] for name in computed if _is_per_block(value := getattr(part, name, None), blocks)
+        }
+        if lists:  # some families compute them from the blocks' numbers, which are true ones for the last time here
+            part.__class__ = type(kind.__name__, (kind,), lists)
         for name, value in list(vars(part).items()):
-            if isinstance(value, list) and len(value) == blocks and name != "architectures":
+            if _is_per_block(value, blocks) and name != "architectures":
                 setattr(part, name, value[start:stop])
         part.num_hidden_layers = stop - start
 
@@ -79,8 +92,9 @@ def _span_class(base: Any, start: int, stop: int) -> Any:
             if owner is not self:  # some families nest the stack: model.decoder.layers
                 _strip(self, next(k for k, m in self.named_children() if any(x is owner for x in m.modules())))
             for module in getattr(owner, stack).modules():
-                if isinstance(getattr(module, "layer_idx", None), int):
-                    module.layer_idx -= start
+                for name in BLOCK_NUMBERS:
+                    if isinstance(number := getattr(module, name, None), int):
+                        setattr(module, name, number - start)
             _slice_config(self.config, len(blocks), start, stop)
             self.all_tied_weights_keys: dict[str, str] = {}
 
@@ -140,6 +154,7 @@ class SpanModel:
         self.start, self.stop, self.dtype, self.device = start, stop, dtype, device
         self.profile = quantised or PROFILES[dtype]
         self.width, self.returns_tuple = anatomy.width, anatomy.returns_tuple
+        self._config = anatomy.config
         options = {} if quantised is None else loading_options(quantised, dtype, device)
         self.model = _load(checkpoint, anatomy, start, stop, dtype, device, options)
         owner, stack = find_stack(self.model)
@@ -170,7 +185,8 @@ class SpanModel:
         Blocks outside hold nothing, so that lengths and masks come from one that runs. Recording lets sliding layers
         be rolled back past their window.
         """
-        cache = DynamicCache(config=self.model.config)
+        cache = DynamicCache(config=self._config)  # the whole model's: some families compute what kind each block is
+        cache.layers = cache.layers[self.start : self.stop]
         for index in range(len(cache.layers)):
             if not start <= self.start + index < stop:
                 cache.layers[index] = DummyLayer()

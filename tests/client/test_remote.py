@@ -38,7 +38,7 @@ def cache_of(session: FakeSession) -> RemoteCache:
 
 
 def chain(session: FakeSession | None = None, returns_tuple: bool = False) -> RemoteChain:
-    chain = RemoteChain(returns_tuple)
+    chain = RemoteChain(returns_tuple, torch.nn.Identity())
     if session is not None:
         chain.blocks = SimpleNamespace(session=lambda length: session)  # type: ignore[assignment]  # as above
     return chain

@@ -16,8 +16,8 @@ from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.folder import LocalFolder
 
+from tests.families.configs import CONFIGS
 from tests.node.engines import Bench, Doubling
-from tests.node.families import CONFIGS
 
 POSITIONS = 1024
 LoadSpan = Callable[..., SpanModel]

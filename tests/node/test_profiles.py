@@ -9,7 +9,7 @@ from nectar_node.profiles import DTYPES, Format, best, candidates, choose_format
 from nectar_protocol.announcement import Profile
 from nectar_swarm.anatomy import Anatomy, examine
 
-from tests.node.families import BLOCKS, CONFIGS
+from tests.families.configs import BLOCKS, CONFIGS
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
 counts = st.lists(st.integers(0, 80), min_size=1, max_size=5)

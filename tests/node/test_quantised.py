@@ -23,7 +23,7 @@ from torch import nn
 
 from benchmarks.models import make_llama
 from benchmarks.profiles import cost_in_process, error_of
-from tests.node.families import CONFIGS
+from tests.families.configs import CONFIGS
 from tests.node.sessions import START, STOP, cached, noise, run, turns_of
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from nectar_node.packed import PackedRunner
 from nectar_node.runner import Runner
 from nectar_node.span import SpanModel
 
-from tests.node.families import PACKED, PADDED
+from tests.families.configs import PACKED, PADDED
 from tests.node.sessions import START, STOP, Turn, cached, noise, recomputed, run, turns_of
 
 FAMILIES = (*PACKED, *PADDED, "qwen3_next")

@@ -14,7 +14,7 @@ from nectar_node.single import SingleRunner
 from nectar_node.span import SpanModel
 from nectar_node.trial import MIN_POSITIONS, choose_runner, measure
 
-from tests.node.families import CONFIGS, PACKED, PADDED, SINGLE
+from tests.families.configs import CONFIGS, PACKED, PADDED, SINGLE
 from tests.node.sessions import START, STOP
 
 LoadSpan = Callable[..., SpanModel]

@@ -77,3 +77,38 @@ PACKED = (
 )  # fmt: skip
 PADDED = ("bloom", "falcon", "falcon_alibi", "mpt", "gptj", "stablelm", "llama4_text", "phimoe")
 SINGLE = ("phi3_longrope", "qwen3_next")
+
+
+def _default(name: str, **changes: Any) -> Callable[[], Any]:
+    return lambda: getattr(transformers, f"{name}Config")(**changes)
+
+
+LAYERS: dict[str, Any] = dict(
+    vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+)  # fmt: skip
+# Model types that cannot be served, and a part of what the user is told.
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "gemma3n_text": (_default("Gemma3nText"), "does not give its block 0 hidden states"),
+    "gemma4_text": (
+        _default("Gemma4Text", vocab_size_per_layer_input=VOCAB, num_hidden_layers=6, **LAYERS),
+        "gives its block 0 .* beside the hidden states, made of embed_tokens",
+    ),
+    "deepseek_v4": (_default("DeepseekV4"), "does not give its block 0 hidden states"),
+    "glm_moe_dsa": (_default("GlmMoeDsa"), "more than the hidden states of block"),
+    "cpmant": (_default("CpmAnt"), r"made of position_bias\.relative_attention_bias"),
+    "zamba2": (_default("Zamba2"), "shares .* between its blocks"),
+    "zaya": (_default("Zaya"), "more than the hidden states of block 0"),
+    "rwkv": (_default("Rwkv"), "more than the hidden states of block 0: state"),
+    "albert": (_default("Albert"), "no causal LM of this kind"),
+    "bert": (_default("Bert"), "attends to what comes later too: it is an encoder"),
+    "roberta": (_default("Roberta"), "attends to what comes later too: it is an encoder"),
+    "xlnet": (_default("XLNet"), "does not run as a plain decoder"),
+    "mamba2": (_default("Mamba2"), "keeps nothing of its past in the cache"),
+    "openai-gpt": (_default("OpenAIGPT"), "blocks that return list"),
+    "t5": (_default("T5"), "an encoder beside its decoder"),
+    "bart": (_default("Bart"), "an encoder beside its decoder"),
+    "whisper": (_default("Whisper"), "an encoder beside its decoder"),
+    "vit": (_default("ViT"), "no causal LM of this kind"),
+    "wav2vec2": (_default("Wav2Vec2"), "no causal LM of this kind"),
+    "clip": (_default("CLIP"), "no causal LM of this kind"),
+}
