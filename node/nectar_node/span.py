@@ -10,7 +10,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from nectar_protocol.announcement import Profile
@@ -59,18 +59,20 @@ def _strip(owner: nn.Module, keep: str) -> None:
             setattr(owner, name, _Zero() if isinstance(child, nn.Embedding) else _Pass())
 
 
-def _is_per_block(value: Any, blocks: int) -> bool:
+def _is_per_block(value: object, blocks: int) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) == blocks
+
+
+def _is_property(member: object) -> bool:
+    return isinstance(member, property)
 
 
 def _slice_config(config: PretrainedConfig, blocks: int, start: int, stop: int) -> None:
     """Cut every per-block list of the configuration (layer types and the like), and its layer count, to the span."""
     for part in {id(c): c for c in (config, config.get_text_config(decoder=True))}.values():
         kind = type(part)
-        computed = [name for name, what in inspect.getmembers(kind) if isinstance(what, property)]
-        lists = {
-            name: value[start:stop] for name in computed if _is_per_block(value := getattr(part, name, None), blocks)
-        }
+        values = {name: getattr(part, name, None) for name, _ in inspect.getmembers(kind, _is_property)}
+        lists = {name: value[start:stop] for name, value in values.items() if _is_per_block(value, blocks)}
         if lists:  # some families compute them from the blocks' numbers, which are true ones for the last time here
             part.__class__ = type(kind.__name__, (kind,), lists)
         for name, value in list(vars(part).items()):

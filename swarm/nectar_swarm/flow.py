@@ -82,7 +82,7 @@ class _Witness:
     def _refuse_shared(self) -> None:
         owners: dict[int, int] = {}
         for number, weights in enumerate(self._own):
-            for weight in weights:
+            for weight in sorted(weights, key=self._names.__getitem__):
                 if (other := owners.setdefault(weight, number)) != number:
                     raise self._refusal(f"shares {self._names[weight]} between its blocks {other} and {number}")
 

@@ -20,6 +20,10 @@ LONG_ROPE: dict[str, Any] = dict(
     rope_type="longrope", rope_theta=10_000.0, short_factor=[1.0] * 8, long_factor=[4.0] * 8, factor=16.0,
     original_max_position_embeddings=16,
 )  # fmt: skip
+GROUPED: dict[str, Any] = dict(
+    n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, moe_intermediate_size=32,
+    first_k_dense_replace=2,
+)  # fmt: skip
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**COMMON),
     "mistral": lambda: transformers.MistralConfig(**COMMON, sliding_window=8),
@@ -69,6 +73,63 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         linear_value_head_dim=16, shared_expert_intermediate_size=32, **EXPERTS,
     ),
 }  # fmt: skip
+MORE: dict[str, Callable[[], Any]] = {
+    "qwen2": lambda: transformers.Qwen2Config(
+        **COMMON, use_sliding_window=True, sliding_window=8, max_window_layers=3
+    ),
+    "qwen2_moe": lambda: transformers.Qwen2MoeConfig(**COMMON, shared_expert_intermediate_size=32, **EXPERTS),
+    "gemma": lambda: transformers.GemmaConfig(**COMMON, head_dim=16),
+    "gemma3_text": lambda: transformers.Gemma3TextConfig(
+        **COMMON, head_dim=16, sliding_window=8, query_pre_attn_scalar=16
+    ),
+    "opt_projected": lambda: transformers.OPTConfig(
+        **COMMON, ffn_dim=96, word_embed_proj_dim=32, do_layer_norm_before=False, init_std=0.2
+    ),
+    "glm": lambda: transformers.GlmConfig(**COMMON, head_dim=16),
+    "glm4": lambda: transformers.Glm4Config(**COMMON, head_dim=16),
+    "glm4_moe": lambda: transformers.Glm4MoeConfig(**COMMON, head_dim=16, **GROUPED),
+    "olmo": lambda: transformers.OlmoConfig(**COMMON),
+    "olmo2": lambda: transformers.Olmo2Config(**COMMON),
+    "olmo3": lambda: transformers.Olmo3Config(**COMMON, sliding_window=8),
+    "olmoe": lambda: transformers.OlmoeConfig(**COMMON, num_experts=4, num_experts_per_tok=2),
+    "cohere": lambda: transformers.CohereConfig(**COMMON),
+    "cohere2": lambda: transformers.Cohere2Config(**COMMON, sliding_window=8),
+    "granite": lambda: transformers.GraniteConfig(
+        **COMMON, embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0
+    ),
+    "granitemoe": lambda: transformers.GraniteMoeConfig(**COMMON, num_local_experts=4, num_experts_per_tok=2),
+    "smollm3": lambda: transformers.SmolLM3Config(**COMMON),
+    "phi": lambda: transformers.PhiConfig(**COMMON),
+    "starcoder2": lambda: transformers.Starcoder2Config(**COMMON, sliding_window=8),
+    "deepseek_v2": lambda: transformers.DeepseekV2Config(
+        **COMMON | {"num_key_value_heads": 4}, q_lora_rank=32, kv_lora_rank=16, qk_rope_head_dim=8,
+        qk_nope_head_dim=16, v_head_dim=16, n_shared_experts=1, **GROUPED,
+    ),
+    "ernie4_5": lambda: transformers.Ernie4_5Config(**COMMON, head_dim=16),
+    "exaone4": lambda: transformers.Exaone4Config(**COMMON, head_dim=16, sliding_window=8),
+    "seed_oss": lambda: transformers.SeedOssConfig(**COMMON, head_dim=16),
+    "hunyuan_v1_dense": lambda: transformers.HunYuanDenseV1Config(**COMMON, head_dim=16),
+    "gpt_bigcode": lambda: transformers.GPTBigCodeConfig(**GPT, pad_token_id=0),
+    "gpt_neo": lambda: transformers.GPTNeoConfig(
+        vocab_size=VOCAB, hidden_size=64, num_layers=BLOCKS, num_heads=4, attention_types=[[["global", "local"], 3]],
+        window_size=8, max_position_embeddings=256, initializer_range=0.2, bos_token_id=1, eos_token_id=None,
+    ),
+    "codegen": lambda: transformers.CodeGenConfig(**GPT, rotary_dim=8),
+    "nemotron": lambda: transformers.NemotronConfig(**COMMON, head_dim=16),
+    "persimmon": lambda: transformers.PersimmonConfig(**COMMON),
+    "xglm": lambda: transformers.XGLMConfig(
+        vocab_size=VOCAB, d_model=64, ffn_dim=96, num_layers=BLOCKS, attention_heads=4, max_position_embeddings=256,
+        init_std=0.2, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+    ),
+    "biogpt": lambda: transformers.BioGptConfig(**COMMON, layerdrop=0.0, scale_embedding=True),
+    "lfm2": lambda: transformers.Lfm2Config(**COMMON, layer_types=["conv", "full_attention"] * 3),
+    "qwen3_5_text": lambda: transformers.Qwen3_5TextConfig(
+        **COMMON, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+        linear_value_head_dim=16,
+    ),
+}  # fmt: skip
+UNTRIED = ("phi3_longrope",)  # once a text is longer than its first frequencies reach: see docs/families.md
+ALL = {family: make for family, make in (CONFIGS | MORE).items() if family not in UNTRIED}
 # Which way each can be run: through Transformers' attention interface; with an attention of its own (or windows that
 # are in masks alone); with state that cannot be cut, or frequencies that a whole batch shares.
 PACKED = (

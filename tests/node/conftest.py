@@ -16,7 +16,7 @@ from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.folder import LocalFolder
 
-from tests.families.configs import CONFIGS
+from tests.families.checkpoints import write
 from tests.node.engines import Bench, Doubling
 
 POSITIONS = 1024
@@ -29,15 +29,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
 
     @cache
     def make(family: str) -> Path:
-        folder = tmp_path_factory.mktemp(family)
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(CONFIGS[family]()).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1:  # or a wrong norm or bias would not show
-                    parameter.add_(torch.randn_like(parameter) * 0.1)
-        model.save_pretrained(folder, max_shard_size="60KB")
-        return folder
+        return write(family, tmp_path_factory.mktemp(family))
 
     return make
 
