@@ -44,6 +44,16 @@ def chain(session: FakeSession | None = None, returns_tuple: bool = False) -> Re
     return chain
 
 
+def test_a_chain_is_of_the_kind_of_the_blocks_it_stands_for_and_has_none_of_their_weights() -> None:
+    block = torch.nn.Linear(2, 2)
+    block.kind = "attention"
+    chain = RemoteChain(False, block)
+    assert chain.kind == "attention"
+    assert not list(chain.parameters())
+    with pytest.raises(AttributeError):
+        _ = chain.other
+
+
 # Padding and positions
 
 

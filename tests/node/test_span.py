@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from nectar_node.errors import SpanError
-from nectar_node.span import SpanModel
+from nectar_node.span import SpanModel, _slice_config
 from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.folder import LocalFolder
@@ -218,6 +219,15 @@ def test_weights_of_another_shape_than_the_configuration_says_are_an_error(
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(SpanError, match="does not fit its own configuration"):
         load(folder, 0, 2)
+
+
+def test_blocks_whose_kind_follows_from_their_number_keep_it() -> None:
+    config = transformers.JambaConfig(num_hidden_layers=6, attn_layer_period=3, attn_layer_offset=1)
+    kinds = config.layers_block_type
+    assert kinds[2:5] == ["mamba", "mamba", "attention"]
+    _slice_config(config, 6, 2, 5)
+    assert config.layers_block_type == kinds[2:5]
+    assert config.num_hidden_layers == 3
 
 
 def test_a_block_refuses_to_run_outside_its_span(load_span: Callable[[str, int, int], SpanModel]) -> None:

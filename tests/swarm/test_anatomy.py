@@ -118,6 +118,13 @@ def test_an_unknown_kind_of_model_is_refused(single: Path, text: str) -> None:
         load_config(open_source(str(single)))
 
 
+def test_code_that_a_model_brings_is_not_run_and_nobody_is_asked(single: Path) -> None:
+    (single / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}')
+    (single / "own.py").write_text("raise SystemExit")
+    with pytest.raises(UnsupportedModelError, match="brings code of its own"):
+        load_config(open_source(str(single)))
+
+
 @pytest.mark.parametrize("data", [b"", b"not JSON", b"\xff\xff", b"[]", b'"text"', b'{"model_type": 5}'])
 def test_a_damaged_configuration_is_refused(single: Path, data: bytes) -> None:
     (single / "config.json").write_bytes(data)
