@@ -15,3 +15,7 @@ class SignatureError(ProtocolError):
 
 class IdentityError(ProtocolError):
     """The bytes do not hold an Ed25519 key, or the text is not the peer ID of one."""
+
+
+class ProofError(ProtocolError):
+    """A Merkle proof does not lead from what it should prove to the root."""

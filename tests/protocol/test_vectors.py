@@ -12,11 +12,15 @@ import pytest
 from nectar_protocol import errors
 
 FOLDER = Path(__file__).parents[1] / "vectors"
-NAMES = ("base58", "identity", "verification", "manifest", "address", "announcement")
+NAMES = (
+    "base58", "identity", "verification", "manifest", "address", "announcement",
+    "merkle", "tile",
+)  # fmt: skip
 
 HEX_FIELDS = {
-    "binary", "body", "data", "key_file", "model", "model_id", "node", "packed", "public_key", "role", "seed", "sha256",
-    "signature",
+    "binary", "body", "bundle", "data", "entries", "entry", "frontier", "key_file", "leaf", "leaves",
+    "model", "model_id", "new_root", "node", "old_root", "packed", "proof", "public_key", "role", "root", "seed",
+    "sha256", "signature",
 }  # fmt: skip
 
 
@@ -55,7 +59,7 @@ def test_every_value_is_hex_text_or_an_integer_that_javascript_keeps(name: str) 
         assert isinstance(value, str) or (type(value) is int and 0 <= value < 2**53), field
         if field in HEX_FIELDS:
             assert re.fullmatch("([0-9a-f]{2})*", str(value)), field
-        if field in ("issued_ms", "expires_ms", "size"):
+        if field in ("issued_ms", "expires_ms", "size", "old_size", "new_size", "index"):
             assert isinstance(value, str), field
             assert re.fullmatch("0|[1-9][0-9]*", str(value)), field
 

@@ -12,36 +12,19 @@ import sys
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
+from cases import Json, flip, put, refused
 from nectar_protocol import base58
 from nectar_protocol.address import Address, pack_addresses
 from nectar_protocol.announcement import MAX_LIFE_MS, ROLE, Announcement, NodeState, Profile
 from nectar_protocol.identity import PEER_ID_PREFIX, Identity
 from nectar_protocol.manifest import FileEntry, Manifest, ModelID
+from trees import merkle_vectors, tile_vectors
 from verification import verification_vectors
-
-Json = dict[str, Any]
 
 RFC_8032_SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
 NODE = Identity.from_seed(RFC_8032_SEED)
 RELAY = Identity.from_seed(bytes(range(32)))
-
-
-def flip(data: bytes, offset: int) -> bytes:
-    """`data` with the lowest bit of one byte turned."""
-    return data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
-
-
-def put(data: bytes, offset: int, new: bytes) -> bytes:
-    return data[:offset] + new + data[offset + len(new) :]
-
-
-def refused(cases: dict[str, str] | dict[str, bytes], key: str, error: str = "MalformedError") -> list[Json]:
-    return [
-        {"name": name, key: data.hex() if isinstance(data, bytes) else data, "error": error}
-        for name, data in cases.items()
-    ]
 
 
 def base58_vectors() -> Json:
@@ -362,6 +345,8 @@ VECTORS = {
     "manifest": manifest_vectors,
     "address": address_vectors,
     "announcement": announcement_vectors,
+    "merkle": merkle_vectors,
+    "tile": tile_vectors,
 }
 
 
