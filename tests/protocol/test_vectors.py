@@ -14,11 +14,11 @@ from nectar_protocol import errors
 FOLDER = Path(__file__).parents[1] / "vectors"
 NAMES = (
     "base58", "identity", "verification", "manifest", "address", "announcement",
-    "merkle", "tile",
+    "merkle", "tile", "note", "checkpoint", "log_proof",
 )  # fmt: skip
 
 HEX_FIELDS = {
-    "binary", "body", "bundle", "data", "entries", "entry", "frontier", "key_file", "leaf", "leaves",
+    "binary", "body", "bundle", "data", "entries", "entry", "extra", "frontier", "key_file", "key_id", "leaf", "leaves",
     "model", "model_id", "new_root", "node", "old_root", "packed", "proof", "public_key", "role", "root", "seed",
     "sha256", "signature",
 }  # fmt: skip

@@ -19,6 +19,7 @@ from nectar_protocol.address import Address, pack_addresses
 from nectar_protocol.announcement import MAX_LIFE_MS, ROLE, Announcement, NodeState, Profile
 from nectar_protocol.identity import PEER_ID_PREFIX, Identity
 from nectar_protocol.manifest import FileEntry, Manifest, ModelID
+from notes import checkpoint_vectors, log_proof_vectors, note_vectors
 from trees import merkle_vectors, tile_vectors
 from verification import verification_vectors
 
@@ -347,6 +348,9 @@ VECTORS = {
     "announcement": announcement_vectors,
     "merkle": merkle_vectors,
     "tile": tile_vectors,
+    "note": note_vectors,
+    "checkpoint": checkpoint_vectors,
+    "log_proof": log_proof_vectors,
 }
 
 
