@@ -115,6 +115,10 @@ def _distributed_class(base: Any) -> Any:
             (blocks,) = self.chain.parts(each=False)
             return blocks
 
+        @property
+        def connection(self) -> Connection:
+            return self.blocks.remote.connection
+
         def session(self, max_length: int = 2048, **options: Any) -> Session:
             """A session that several calls of generate() share; takes the options of `RemoteBlocks.session`."""
             return self.blocks.session(max_length, **options)

@@ -82,13 +82,15 @@ class Host:
         if listen is not None:
             check_port(listen)
         folder = Path(tempfile.mkdtemp(prefix="nectar-"))  # mode 0700: whoever opens p2pd's socket acts as us
+        kind, begun = _private_p2p(folder)
         try:
-            p2p = await _private_p2p(folder).create(**p2pd_arguments(key_file, listen))
-        except (P2PDaemonError, OSError) as error:
+            p2p = await kind.create(**p2pd_arguments(key_file, listen))
+        except BaseException as error:
+            for half in begun:
+                _close_pipe(half)
             shutil.rmtree(folder, ignore_errors=True)
-            raise HostError(f"the libp2p daemon did not start: {error}") from error
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, P2PDaemonError | OSError):
+                raise HostError(f"the libp2p daemon did not start: {error}") from error
             raise
         return cls(p2p, folder)
 
@@ -187,20 +189,34 @@ class Host:
     async def close(self) -> None:
         self._watch.cancel()
         await self.p2p.shutdown()
-        # hivemind leaves the pipe of its daemon to the collector, which may come after the loop has closed.
-        self.p2p._child._transport.close()
+        _close_pipe(self.p2p)
         self.ended.set()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _private_p2p(folder: Path) -> Any:
-    """hivemind's P2P, with its sockets in a folder of ours and a p2pd that dies with us."""
+def _close_pipe(p2p: P2P) -> None:
+    """hivemind leaves its daemon's pipe to the collector, which may come after the loop has closed. Ends the daemon."""
+    if p2p._child is not None:
+        p2p._child._transport.close()
+
+
+def _private_p2p(folder: Path) -> tuple[Any, list[P2P]]:
+    """hivemind's P2P, with its sockets in a folder of ours and a p2pd that dies with us; and those that were begun."""
+    begun: list[P2P] = []
+
+    def begin(p2p: P2P) -> None:
+        P2P.__init__(p2p)
+        begun.append(p2p)
 
     def command(*arguments: Any, **options: Any) -> list[str]:
         return [*tether(), *P2P._make_process_args(*arguments, **options)]
 
-    changes = {"_UNIX_SOCKET_PREFIX": f"/unix{folder}/", "_make_process_args": staticmethod(command)}
-    return type("PrivateP2P", (P2P,), changes)
+    changes = {
+        "_UNIX_SOCKET_PREFIX": f"/unix{folder}/",
+        "_make_process_args": staticmethod(command),
+        "__init__": begin,
+    }
+    return type("PrivateP2P", (P2P,), changes), begun
 
 
 def p2pd_arguments(key_file: Path | None, listen: Listen | None) -> dict[str, Any]:

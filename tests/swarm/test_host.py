@@ -1,6 +1,7 @@
 """A p2pd of our own: its identity is the key's, its socket is private, and its end is noticed."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -117,6 +118,24 @@ async def test_without_those_commands_a_p2pd_starts_too(start_host: StartHost, m
     monkeypatch.setattr("nectar_swarm.host.tether", tether.__wrapped__)
     assert tether.__wrapped__() == APART
     assert os.getsid((await start_host()).daemon_pid) != os.getsid(0)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_p2pd_that_was_only_begun_is_ended_and_leaves_no_pipe(
+    start_host: StartHost, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    monkeypatch.setattr("nectar_swarm.host.STARTUP_TIMEOUT_S", 60.0 if cancelled else 1e-6)
+    before = set(psutil.Process().children(recursive=True))
+    starting = asyncio.ensure_future(start_host())
+    while not (begun := set(psutil.Process().children(recursive=True)) - before) and not starting.done():
+        await asyncio.sleep(0)
+    if cancelled:
+        starting.cancel()
+    with pytest.raises(asyncio.CancelledError if cancelled else HostError):
+        await starting
+    gc.collect()  # a pipe that was left would warn now, and warnings are errors
+    await asyncio.to_thread(psutil.wait_procs, list(begun), HANGS_S)
+    assert not any(process.is_running() for process in begun)
 
 
 async def test_the_terminals_signals_do_not_reach_p2pd(start_host: StartHost) -> None:
