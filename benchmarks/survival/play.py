@@ -126,7 +126,7 @@ def play(campaign: Campaign, on_result: Callable[[Result], None] = lambda result
                     str(path), connection=connection, patience_s=PATIENCE_S
                 )
                 for plan in campaign.rounds:
-                    nodes.heal(connection, model.model_id, campaign.copies(plan), restart=campaign.restarts)
+                    nodes.heal(connection, model.blocks.remote.model, campaign.copies(plan), restart=campaign.restarts)
                     result = play_round(plan, campaign.size, campaign.scale, nodes, model, local)
                     on_result(result)
                     results.append(result)
