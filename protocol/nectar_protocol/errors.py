@@ -19,3 +19,7 @@ class IdentityError(ProtocolError):
 
 class ProofError(ProtocolError):
     """A Merkle proof does not lead from what it should prove to the root."""
+
+
+class ConflictError(ProtocolError):
+    """Two objects, each sound, contradict each other: a total that falls, units that nobody else computes."""

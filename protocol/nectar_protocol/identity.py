@@ -13,6 +13,7 @@ verification rule.
 from dataclasses import dataclass, field
 from typing import NewType
 
+from nacl.bindings import crypto_core_ed25519_is_valid_point
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
@@ -36,6 +37,15 @@ def public_key(data: bytes) -> PublicKey:
     if len(data) != PUBLIC_KEY_SIZE:
         raise IdentityError(f"an Ed25519 public key is {PUBLIC_KEY_SIZE} bytes, not {len(data)}")
     return PublicKey(data)
+
+
+def check_registrable(public: PublicKey) -> None:
+    """Raise IdentityError unless `public` is a canonical point of the group of prime order.
+
+    Every honest key is. Libraries disagree on what a key of small order has signed, so none enters a ledger.
+    """
+    if not crypto_core_ed25519_is_valid_point(public):
+        raise IdentityError(f"{public.hex()} is not a key that can be registered; make one with an Ed25519 library")
 
 
 def peer_id(public: PublicKey) -> PeerID:

@@ -3,7 +3,13 @@
 import pytest
 from nectar_protocol import errors
 
-KINDS = (errors.MalformedError, errors.SignatureError, errors.IdentityError, errors.ProofError)
+KINDS = (
+    errors.MalformedError,
+    errors.SignatureError,
+    errors.IdentityError,
+    errors.ProofError,
+    errors.ConflictError,
+)
 
 
 @pytest.mark.parametrize("error", KINDS)

@@ -8,6 +8,7 @@ import pytest
 
 MODULES = (
     "errors", "codec", "base58", "identity", "address", "manifest", "announcement",
+    "record", "money", "hold", "receipt", "policy", "modelentry", "metering", "reference", "command", "commands",
     "merkle", "proofs", "tiles", "textual", "note", "checkpoint", "logproof",
 )  # fmt: skip
 PYNACL = {"nacl", "_sodium", "_cffi_backend"}
@@ -31,10 +32,10 @@ def test_a_module_imports_only_the_standard_library_pynacl_and_its_own_package(m
     assert roots - sys.stdlib_module_names <= PYNACL | {"nectar_protocol"}
 
 
-@pytest.mark.parametrize("module", ["base58", "codec", "manifest", "merkle", "proofs", "tiles", "textual"])
+@pytest.mark.parametrize("module", ["base58", "codec", "manifest", "money", "merkle", "proofs", "tiles", "textual"])
 def test_what_needs_no_key_does_not_load_pynacl(module: str) -> None:
     assert not PYNACL & imported_by(module)
 
 
 def test_nothing_opens_a_socket_or_starts_an_event_loop_on_import() -> None:
-    assert not {"asyncio", "socket"} & imported_by("announcement")
+    assert not {"asyncio", "socket"} & imported_by("commands")

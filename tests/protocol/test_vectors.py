@@ -14,13 +14,22 @@ from nectar_protocol import errors
 FOLDER = Path(__file__).parents[1] / "vectors"
 NAMES = (
     "base58", "identity", "verification", "manifest", "address", "announcement",
+    "hold", "receipt", "command", "metering",
     "merkle", "tile", "note", "checkpoint", "log_proof",
 )  # fmt: skip
 
 HEX_FIELDS = {
-    "binary", "body", "bundle", "data", "entries", "entry", "extra", "frontier", "key_file", "key_id", "leaf", "leaves",
-    "model", "model_id", "new_root", "node", "old_root", "packed", "proof", "public_key", "role", "root", "seed",
-    "sha256", "signature",
+    "account", "adapter", "auditor", "begin", "binary", "body", "body_hash", "bundle", "commitment", "data", "entries",
+    "entry", "evidence", "extra", "frontier", "hold", "id", "input", "input_digests", "key", "key_file", "key_id",
+    "leaf", "leaves", "ledger", "ledger_key", "model", "model_id", "new", "new_root", "node", "old", "old_root",
+    "operator", "output", "output_digests", "packed", "payee", "payer", "previous", "proof", "public_key", "publisher",
+    "role", "roles", "root", "salt", "seed", "server", "server_role", "session", "session_role", "sha256", "signature",
+    "successor",
+}  # fmt: skip
+EIGHT_BYTES = {
+    "issued_ms", "expires_ms", "size", "old_size", "new_size", "index", "hold_expires_ms", "cap_units", "amount_ucr",
+    "units", "seq", "number", "price", "token_flops", "position_flops", "emission_ucr", "prefill_tokens",
+    "decode_context",
 }  # fmt: skip
 
 
@@ -56,10 +65,10 @@ def test_the_generator_writes_no_other_file(regenerated: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_value_is_hex_text_or_an_integer_that_javascript_keeps(name: str) -> None:
     for field, value in fields(json.loads((FOLDER / f"{name}.json").read_text())):
-        assert isinstance(value, str) or (type(value) is int and 0 <= value < 2**53), field
+        assert isinstance(value, str) or (type(value) in (bool, int) and 0 <= value < 2**53), field
         if field in HEX_FIELDS:
             assert re.fullmatch("([0-9a-f]{2})*", str(value)), field
-        if field in ("issued_ms", "expires_ms", "size", "old_size", "new_size", "index"):
+        if field in EIGHT_BYTES:
             assert isinstance(value, str), field
             assert re.fullmatch("0|[1-9][0-9]*", str(value)), field
 

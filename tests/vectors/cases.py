@@ -2,7 +2,12 @@
 
 from typing import Any
 
+from nectar_protocol.identity import Identity
+
 Json = dict[str, Any]
+
+RFC_8032_SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+NODE = Identity.from_seed(RFC_8032_SEED)
 
 
 def flip(data: bytes, offset: int) -> bytes:

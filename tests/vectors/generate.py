@@ -13,18 +13,20 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from cases import Json, flip, put, refused
+from cases import NODE, RFC_8032_SEED, Json, flip, put, refused
+from commands import command_vectors
+from holds import hold_vectors
 from nectar_protocol import base58
 from nectar_protocol.address import Address, pack_addresses
 from nectar_protocol.announcement import MAX_LIFE_MS, ROLE, Announcement, NodeState, Profile
 from nectar_protocol.identity import PEER_ID_PREFIX, Identity
 from nectar_protocol.manifest import FileEntry, Manifest, ModelID
 from notes import checkpoint_vectors, log_proof_vectors, note_vectors
+from receipts import receipt_vectors
 from trees import merkle_vectors, tile_vectors
+from units import metering_vectors
 from verification import verification_vectors
 
-RFC_8032_SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
-NODE = Identity.from_seed(RFC_8032_SEED)
 RELAY = Identity.from_seed(bytes(range(32)))
 
 
@@ -346,6 +348,10 @@ VECTORS = {
     "manifest": manifest_vectors,
     "address": address_vectors,
     "announcement": announcement_vectors,
+    "hold": hold_vectors,
+    "receipt": receipt_vectors,
+    "command": command_vectors,
+    "metering": metering_vectors,
     "merkle": merkle_vectors,
     "tile": tile_vectors,
     "note": note_vectors,
