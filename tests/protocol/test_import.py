@@ -8,7 +8,8 @@ import pytest
 
 MODULES = (
     "errors", "codec", "base58", "identity", "address", "manifest", "announcement",
-    "record", "money", "hold", "receipt", "policy", "modelentry", "metering", "reference", "command", "commands",
+    "record", "money", "hold", "receipt", "policy", "modelentry", "metering", "reference", "commitment",
+    "command", "commands",
     "merkle", "proofs", "tiles", "textual", "note", "checkpoint", "logproof",
 )  # fmt: skip
 PYNACL = {"nacl", "_sodium", "_cffi_backend"}

@@ -14,7 +14,7 @@ from nectar_protocol import errors
 FOLDER = Path(__file__).parents[1] / "vectors"
 NAMES = (
     "base58", "identity", "verification", "manifest", "address", "announcement",
-    "hold", "receipt", "command", "metering",
+    "hold", "receipt", "command", "metering", "commitment",
     "merkle", "tile", "note", "checkpoint", "log_proof",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cases import NODE, RFC_8032_SEED, Json, flip, put, refused
 from commands import command_vectors
+from commitments import commitment_vectors
 from holds import hold_vectors
 from nectar_protocol import base58
 from nectar_protocol.address import Address, pack_addresses
@@ -352,6 +353,7 @@ VECTORS = {
     "receipt": receipt_vectors,
     "command": command_vectors,
     "metering": metering_vectors,
+    "commitment": commitment_vectors,
     "merkle": merkle_vectors,
     "tile": tile_vectors,
     "note": note_vectors,
