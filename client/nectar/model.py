@@ -16,6 +16,7 @@ from nectar_swarm.host import PeerAddress
 from nectar_swarm.hub import HubAccess
 from nectar_swarm.modelfiles import GENERATION_CONFIG
 from nectar_swarm.quiet import quiet_transformers
+from nectar_swarm.rope import short_length
 from nectar_swarm.source import open_source
 from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
@@ -134,15 +135,39 @@ def _distributed_class(base: Any) -> Any:
             if not kwargs.setdefault("use_cache", True) or "past_key_values" in kwargs:
                 return super().generate(inputs, *args, **kwargs)
             ids = inputs if inputs is not None else kwargs.get("input_ids")
+            short = short_length(self.config)
             if session is not None:
+                if short is not None and ids is not None and session.max_length > short >= ids.shape[1]:
+                    raise RequestError(
+                        f"texts of more than {short} tokens have other rotary frequencies in this model, so a session "
+                        f"is for shorter or for longer ones: open it with max_length={short}, or leave it out"
+                    )
                 if _drafts(self.generation_config, args, kwargs):
                     session.token_ids = None  # Transformers gives the whole text then, whatever the cache holds
                 return _generate_in(session, super().generate, ids, inputs, args, kwargs)
             room = _room(self.generation_config, ids, args, kwargs)
             each = _keeps_states(self.generation_config, args, kwargs)
             with ExitStack() as stack:
-                sessions = [stack.enter_context(part.session(room)) for part in self.chain.parts(each)]
-                return super().generate(inputs, *args, past_key_values=RemoteCache(*sessions), **kwargs)
+
+                def sessions(length: int) -> list[Session]:
+                    stack.close()  # those before
+                    return [stack.enter_context(part.session(length)) for part in self.chain.parts(each)]
+
+                if short is not None and _prompt_length(ids, kwargs) <= short < room:
+                    cache = RemoteCache(*sessions(short), longer=lambda: sessions(room))
+                else:
+                    cache = RemoteCache(*sessions(room))
+                return super().generate(inputs, *args, past_key_values=cache, **kwargs)
+
+        @functools.wraps(base.prepare_inputs_for_generation)
+        def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            prepared: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
+            cache = kwargs.get("past_key_values")
+            if isinstance(cache, RemoteCache) and prepared.get("past_key_values") is None:
+                _refuse_padding(prepared.get("attention_mask"))
+                cache.begin_anew()
+                prepared["past_key_values"] = cache
+            return prepared
 
     Distributed.__name__, Distributed.__qualname__ = base.__name__, base.__qualname__
     Distributed.__module__ = base.__module__  # else Transformers skips the family's weight conversions
@@ -193,12 +218,22 @@ def _keeps_states(default: GenerationConfig, args: tuple[Any, ...], kwargs: dict
 def _room(default: GenerationConfig, ids: torch.Tensor | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """How many positions a call of generate() can reach."""
     config = _config(default, args, kwargs)
-    prompt = ids.shape[1] if ids is not None else 1
-    if (embeds := kwargs.get("inputs_embeds")) is not None:
-        prompt = embeds.shape[1]
+    prompt = _prompt_length(ids, kwargs)
     new = kwargs.get("max_new_tokens") or (None if "max_length" in kwargs else config.max_new_tokens)
     length = prompt + new if new else kwargs.get("max_length") or config.max_length or prompt + 20
     return int(max(length, prompt + 1)) + DRAFT_ROOM
+
+
+def _prompt_length(ids: torch.Tensor | None, kwargs: dict[str, Any]) -> int:
+    if (embeds := kwargs.get("inputs_embeds")) is not None:
+        return int(embeds.shape[1])
+    return ids.shape[1] if ids is not None else 1
+
+
+def _refuse_padding(mask: torch.Tensor | None) -> None:
+    """Before a text is given anew because of its length, which is counted with padding: then it must have none."""
+    if mask is not None and mask.ndim == 2 and not mask[:, 0].any():
+        raise RequestError("every row of the prompt begins with padding: leave those columns out")
 
 
 def _load(checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype) -> Any:

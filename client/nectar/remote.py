@@ -1,7 +1,7 @@
 """What stands in a Transformers model where its blocks were: one remote chain, and a cache that is a position."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -51,13 +51,30 @@ class RemoteLayer(CacheLayerMixin):
 class RemoteCache(Cache):
     """A session as Transformers' `past_key_values`, or several for parts of the model that follow each other.
 
-    Beam reorders are composed here and leave with the next step.
+    Beam reorders are composed here and leave with the next step. `longer` opens the sessions in which a text goes on
+    that is given anew, because it has become too long for its rotary frequencies.
     """
 
-    def __init__(self, *sessions: Session) -> None:
+    def __init__(self, *sessions: Session, longer: Callable[[], Sequence[Session]] | None = None) -> None:
         super().__init__(layers=[RemoteLayer(sessions[0].position)])
-        self.sessions = sessions
+        self.sessions: Sequence[Session] = sessions
+        self.longer = longer
         self.rows: torch.Tensor | None = None
+
+    def begin_anew(self) -> None:
+        """The next step brings the whole text."""
+        self.layers[0].reset()
+        self.rows = None
+        if self.longer is not None:
+            self.sessions, self.longer = self.longer(), None
+
+    def check_room(self, tokens: int) -> None:
+        """Raises RequestError for a text that grows past its rotary frequencies and is not given anew."""
+        if self.longer is not None and self.layers[0].length + tokens > (most := self.sessions[0].max_length):
+            raise RequestError(
+                f"texts of more than {most} tokens have other rotary frequencies in this model, which cannot go on "
+                "from what it has computed with those for shorter ones: generate fewer tokens, or begin with more"
+            )
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         self.rows = beam_idx if self.rows is None else self.rows[beam_idx]
@@ -110,6 +127,7 @@ class RemoteChain(nn.Module):
         pads = row_padding(arguments.get("attention_mask"), hidden_states.shape[0])
         if isinstance(cache, RemoteCache):
             layer = cache.layers[0]
+            cache.check_room(tokens)
             check_positions(arguments.get("position_ids"), layer.length, tokens, pads)
             out = self._run(cache.sessions, hidden_states, layer.length, cache.take_reorder(), pads)
             layer.length += tokens

@@ -84,8 +84,7 @@ class PaddedRunner(ArenaRunner):
 
     def __init__(self, span: SpanModel, positions: int) -> None:
         super().__init__(span, positions)
-        kinds = getattr(span.model.config.get_text_config(decoder=True), "layer_types", None) or []
-        if "linear_attention" in kinds:
+        if span.recurrent:
             raise SpanError("it has recurrent state")
 
     def run(self, pieces: Sequence[Piece]) -> list[torch.Tensor]:

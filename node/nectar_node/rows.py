@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nectar_node.arena import Arena, Row
 from nectar_node.errors import SpanError
 from nectar_node.runner import Piece
 from nectar_node.span import SpanModel
-
-LONGEST_DECIDES = {"longrope", "dynamic"}  # Transformers takes one set of frequencies for a whole batch
 
 
 @dataclass(eq=False)
@@ -27,7 +24,7 @@ class ArenaRunner:
     """The part of a Runner that keeps the books. Raises SpanError for a family whose rows are not independent."""
 
     def __init__(self, span: SpanModel, positions: int) -> None:
-        if _rope_types(span.model.config.get_text_config(decoder=True)) & LONGEST_DECIDES:
+        if span.short_length is not None:  # Transformers takes one set of frequencies for a whole batch
             raise SpanError("its rotary embedding depends on the longest row of a batch")
         self.span = span
         self.arena = Arena(span.blocks, positions, span.device)
@@ -53,13 +50,6 @@ class ArenaRunner:
             row.length = max(0, piece.position - pad)
         if piece.reorder:
             kv.rows = self.arena.reorder(kv.rows, piece.reorder)
-
-
-def _rope_types(config: Any) -> set[str | None]:
-    """Of all blocks: some families have one set of parameters, some one for each type of block."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    every = [parameters, *(part for part in parameters.values() if isinstance(part, dict))]
-    return {part.get("rope_type") for part in every}
 
 
 def padding(piece: Piece) -> Iterator[int]:

@@ -1,7 +1,8 @@
 """Does this span compute what it should? Asked once, before a node serves.
 
 Checking names and shapes does not catch a family whose blocks need more than the previous block's hidden states.
-Running the same tokens in two ways does: whole against step by step with a cache, and in one go against block ranges.
+Running the same tokens in several ways does: whole against step by step with a cache, beside a second session, after a
+rollback, and in block ranges.
 """
 
 import torch
@@ -10,7 +11,8 @@ from nectar_protocol.announcement import Profile
 from nectar_node.errors import SpanError
 from nectar_node.span import SpanModel
 
-TOKENS = 3
+# Of two sessions, the positions where steps begin and end: a prompt longer than convolutions are, and one shorter.
+LONG, SHORT = (0, 5, 6, 7, 8), (0, 2, 3)
 # Relative to the output's size: float noise of another order of summation, per format.
 # int8 rounds inputs too, by rows and what stands out in any of them; nf4 computes in bfloat16 on a CPU.
 TOLERANCE = {Profile.F32: 1e-3, Profile.BF16: 0.1, Profile.FP16: 0.05, Profile.INT8: 0.1, Profile.NF4: 0.1}
@@ -30,20 +32,20 @@ def self_test(span: SpanModel) -> None:
 
 def _compare(span: SpanModel) -> None:
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(1, TOKENS, span.width, generator=generator)
+    hidden, other = (torch.randn(1, steps[-1], span.width, generator=generator) for steps in (LONG, SHORT))
     whole = _run(span, hidden, span.start, span.stop)
-    cache = span.new_cache(span.start, span.stop)
-    parts = [
-        span.forward(
-            hidden[:, a:b],
-            cache,
-            start=span.start,
-            stop=span.stop,
-            position_ids=torch.arange(a, b, device=span.device)[None],
-        )
-        for a, b in ((0, TOKENS - 1), (TOKENS - 1, TOKENS))
-    ]
-    agree(span, whole, torch.cat(parts, 1), "step by step with a cache")
+    long, short = _Session(span, hidden, LONG), _Session(span, other, SHORT)
+    for _ in SHORT[1:]:
+        long.step()
+        short.step()
+    long.step()
+    long.step()
+    agree(span, whole, long.output, "step by step with a cache")
+    agree(span, _run(span, other, span.start, span.stop), short.output, "in a second session")
+    if not span.recurrent:
+        long.take_back()
+        long.step()
+        agree(span, whole, long.output, "after a rollback")
     if span.blocks > 1:
         middle = span.start + span.blocks // 2
         agree(
@@ -54,8 +56,39 @@ def _compare(span: SpanModel) -> None:
         )
 
 
+class _Session:
+    """Tokens that go through the span in steps, with a cache."""
+
+    def __init__(self, span: SpanModel, hidden: torch.Tensor, steps: tuple[int, ...]) -> None:
+        self._span, self._hidden, self._steps = span, hidden, steps
+        self._cache = span.new_cache(span.start, span.stop)
+        self._outputs: list[torch.Tensor] = []
+
+    @property
+    def output(self) -> torch.Tensor:
+        return torch.cat(self._outputs, 1)
+
+    def step(self) -> None:
+        span, (start, stop) = self._span, self._steps[len(self._outputs) :][:2]
+        if start and not span.recurrent:
+            self._cache.crop(0)  # what was recorded before the last step
+        out = span.forward(
+            self._hidden[:, start:stop],
+            self._cache,
+            start=span.start,
+            stop=span.stop,
+            position_ids=span.positions(start, stop),
+        )
+        self._outputs.append(out)
+
+    def take_back(self) -> None:
+        """Undo the last step."""
+        self._outputs.pop()
+        self._cache.crop(self._steps[len(self._outputs)] - self._steps[len(self._outputs) + 1])
+
+
 def _run(span: SpanModel, hidden: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    positions = torch.arange(hidden.shape[1], device=span.device)[None]
+    positions = span.positions(0, hidden.shape[1])
     return span.forward(hidden, span.new_cache(start, stop), start=start, stop=stop, position_ids=positions)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DummyLayer, DynamicLayer
 
 from nectar_node.errors import SpanError
 from nectar_node.runner import Piece
 from nectar_node.span import SpanModel
+
+UNBOUNDED = (DynamicLayer, DummyLayer)  # layers that keep all of their past
 
 
 @dataclass(eq=False)
@@ -21,6 +23,7 @@ class CacheKV:
     start: int
     stop: int
     computed: int = 0
+    recorded: int = 0  # tokens that windows and convolutions can forget: those of the last step
 
     @property
     def reserved(self) -> int:
@@ -45,14 +48,21 @@ class SingleRunner:
         self.kv_free += kv.reserved
 
     def prepare(self, piece: Piece) -> None:
-        """Raises SpanError for a rollback of recurrent state, but to the beginning."""
+        """Raises SpanError for a rollback, but to the beginning, of recurrent state or past what is recorded, and for
+        positions whose frequencies Transformers would keep for the sessions that come after."""
         kv: CacheKV = piece.kv
+        longest = self.span.short_length
+        if self.span.frequencies_grow and longest and piece.position + piece.hidden.shape[1] > longest:
+            raise SpanError(f"texts of more than {longest} tokens have frequencies that change with each token")
+        back = kv.computed - piece.position
         if kv.computed and not piece.position:
             kv.cache = self.span.new_cache(kv.start, kv.stop)
-        elif piece.position < kv.computed and not kv.cache.is_croppable:
+        elif back and self.span.recurrent:
             raise SpanError("recurrent state cannot be rolled back")
-        elif kv.computed:
-            kv.cache.crop(piece.position - kv.computed)
+        elif back > kv.recorded and not all(type(layer) in UNBOUNDED for layer in kv.cache.layers):
+            raise SpanError(f"windows and convolutions can be rolled back by {kv.recorded} tokens here, not by {back}")
+        elif kv.computed and not self.span.recurrent:
+            kv.cache.crop(-back)
         if piece.reorder:
             kv.cache.reorder_cache(torch.tensor(piece.reorder, device=self.span.device))
         kv.computed = piece.position
@@ -82,13 +92,25 @@ class SingleRunner:
             stop=kv.stop,
             position_ids=positions,
             attention_mask=mask,
+            reach=kv.length,
             together=piece.replay,
         )
-        kv.computed = stop
+        kv.computed, kv.recorded = stop, piece.hidden.shape[1]
         _clear(kv.cache, [row for row, pad in enumerate(kv.pads) if pad >= stop])
         if kept is not None:
             out = torch.where(kept, out, 0)  # whatever attends to nothing may not even be a number
         return out.cpu()
+
+
+class TokenRunner(SingleRunner):
+    """For recurrent state that Transformers goes on from by single tokens only: several begin it anew."""
+
+    def _run_one(self, piece: Piece) -> torch.Tensor:
+        if not piece.position:
+            return super()._run_one(piece)
+        kv, tokens = piece.kv, torch.split(piece.hidden, 1, 1)
+        steps = [Piece(kv, at, token, replay=piece.replay) for at, token in enumerate(tokens, piece.position)]
+        return torch.cat([super(TokenRunner, self)._run_one(step) for step in steps], 1)
 
 
 def _clear(cache: Cache, rows: Sequence[int]) -> None:

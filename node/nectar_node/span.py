@@ -18,9 +18,16 @@ from nectar_swarm.anatomy import Anatomy, find_stack
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.progress import byte_bar
 from nectar_swarm.quiet import quiet_transformers
+from nectar_swarm.rope import GROWING, LONG, rope_types, short_length
 from torch import nn
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin, DummyLayer, DynamicLayer
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DummyLayer,
+    DynamicLayer,
+    LinearAttentionCacheLayerMixin,
+)
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from nectar_node.errors import SpanError
@@ -46,10 +53,10 @@ class _Zero(nn.Module):
 
 
 class _Pass(nn.Module):
-    """Stands in for norms and projections before and after the blocks: returns its first argument."""
+    """Stands in for norms and projections before and after the blocks: returns what it is given."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if args else next(iter(kwargs.values()))
+        return next((value for value in (*args, *kwargs.values()) if value is not None), None)
 
 
 def _strip(owner: nn.Module, keep: str) -> None:
@@ -112,7 +119,27 @@ class _Call:
     hidden: torch.Tensor
     start: int
     stop: int
+    reach: int | None = None
     out: torch.Tensor | None = None
+
+
+class _Rotary:
+    """Takes the place of the `forward` of a rotary embedding with two sets of frequencies.
+
+    Transformers chooses by the last position of a call; here it sees the last that the session can reach, so that no
+    chunk of a text is turned otherwise than the rest.
+    """
+
+    def __init__(self, span: "SpanModel", forward: Callable[..., Any]) -> None:
+        self.span, self.forward = span, forward
+
+    def __call__(self, x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        call = self.span.call
+        if call is None or call.reach is None:
+            return self.forward(x, position_ids, *args, **kwargs)
+        last = position_ids.new_full((position_ids.shape[0], 1), call.reach - 1)
+        turns = self.forward(x, torch.cat([position_ids, last], 1), *args, **kwargs)
+        return tuple(turn[:, :-1] for turn in turns)
 
 
 class _Gate:
@@ -164,10 +191,17 @@ class SpanModel:
             audit(getattr(owner, stack), load_blocks_on_meta(anatomy.config)[start:stop], quantised)
         for index, block in enumerate(getattr(owner, stack)):
             block.forward = _Gate(self, index, block.forward)
+        self.short_length = short_length(anatomy.config)
+        self.frequencies_grow = GROWING in rope_types(anatomy.config)
+        for module in self.model.modules() if LONG in rope_types(anatomy.config) else ():
+            if hasattr(module, "rope_type"):
+                module.forward = _Rotary(self, module.forward)
         self.call: _Call | None = None
         self._linear = LinearLayers(self.model)
         self._attention = self._own_attention = self.model.config._attn_implementation
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.recurrent = True  # until it is known, nothing may be recorded
+        self.recurrent = self._has_recurrent_state()
 
     @property
     def blocks(self) -> int:
@@ -184,8 +218,9 @@ class SpanModel:
     def new_cache(self, start: int, stop: int) -> Cache:
         """KV of one session through the model's blocks [start, stop), which lie in this span.
 
-        Blocks outside hold nothing, so that lengths and masks come from one that runs. Recording lets sliding layers
-        be rolled back past their window.
+        Blocks outside hold nothing, so that lengths and masks come from one that runs. Recording lets windows of
+        attention and convolutions be rolled back. Recurrent state cannot be, and Transformers computes some of it
+        otherwise while it records.
         """
         cache = DynamicCache(config=self._config)  # the whole model's: some families compute what kind each block is
         cache.layers = cache.layers[self.start : self.stop]
@@ -194,8 +229,22 @@ class SpanModel:
                 cache.layers[index] = DummyLayer()
         if not any(isinstance(layer, CacheLayerMixin) for layer in cache.layers):
             cache.layers.append(DynamicLayer())  # where all state is recurrent, nothing else tells a length
-        cache.activate_past_recording()
+        if not self.recurrent:
+            cache.activate_past_recording()
         return cache
+
+    def _has_recurrent_state(self) -> bool:
+        """Seen in the cache after one token."""
+        cache = self.new_cache(self.start, self.stop)
+        if not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers):
+            return False
+        token = torch.zeros(1, 1, self.width)
+        self.forward(token, cache, start=self.start, stop=self.stop, position_ids=self.positions(0, 1))
+        return any(any(getattr(layer, "is_recurrent_states_initialized", {}).values()) for layer in cache.layers)
+
+    def positions(self, start: int, stop: int) -> torch.Tensor:
+        """[1, tokens]"""
+        return torch.arange(start, stop, device=self.device)[None]
 
     def _attend_by(self, name: str) -> None:
         """Blocks look the name up at every call; to set it takes longer than many a kernel."""
@@ -213,6 +262,7 @@ class SpanModel:
         position_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         attention: str | None = None,
+        reach: int | None = None,
         together: bool = False,
         **others: Any,
     ) -> torch.Tensor:
@@ -224,12 +274,12 @@ class SpanModel:
         self._attend_by(attention or self._own_attention)
         arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
         self.call = call = _Call(
-            hidden.to(self.device, self.dtype, non_blocking=True), start - self.start, stop - self.start
+            hidden.to(self.device, self.dtype, non_blocking=True), start - self.start, stop - self.start, reach
         )
         self._linear.together = together
         try:
             self.model(
-                inputs_embeds=call.hidden,
+                inputs_embeds=call.hidden.clone(),  # some families scale it in place
                 attention_mask=attention_mask,
                 past_key_values=cache,
                 use_cache=cache is not None,

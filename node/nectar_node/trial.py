@@ -14,11 +14,11 @@ from nectar_node.packed import PackedRunner
 from nectar_node.padded import PaddedRunner
 from nectar_node.runner import Piece, Runner
 from nectar_node.selftest import agree
-from nectar_node.single import SingleRunner
+from nectar_node.single import SingleRunner, TokenRunner
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 
-WAYS: tuple[Callable[[SpanModel, int], Runner], ...] = (PackedRunner, PaddedRunner, SingleRunner)
+WAYS: tuple[Callable[[SpanModel, int], Runner], ...] = (PackedRunner, PaddedRunner, SingleRunner, TokenRunner)
 LENGTHS = (5, 3)  # of two sessions' first pieces; each then takes a chunk of two and a single token
 ROOM = 16
 MIN_POSITIONS = len(LENGTHS) * ROOM

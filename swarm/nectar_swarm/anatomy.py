@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 
 from nectar_swarm.errors import CheckpointError, UnsupportedModelError
 from nectar_swarm.flow import watch
+from nectar_swarm.rope import use_default_frequencies
 from nectar_swarm.source import Source
 
 
@@ -109,6 +110,7 @@ def examine(config: PretrainedConfig) -> Anatomy:
         with torch.device("meta"):
             own = copy.deepcopy(config)
             own._attn_implementation = "eager"  # others look whether a mask hides anything: here are no values
+            use_default_frequencies(own)  # others are chosen by the values of positions
             base = MODEL_MAPPING[type(config)](own).eval().to(torch.bfloat16)
             owner, stack = find_stack(base)
             blocks = getattr(owner, stack)

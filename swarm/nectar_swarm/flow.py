@@ -42,7 +42,7 @@ class _Witness:
     """Looks at every block of a model before and after it runs."""
 
     def __init__(self, base: Any, blocks: nn.ModuleList) -> None:
-        self._kind = base.config.model_type
+        self._kind, self._blocks = base.config.model_type, blocks
         self._names = {id(weight): name for name, weight in base.named_parameters()}  # of leaves
         self._own = [{id(weight) for weight in block.parameters()} for block in blocks]
         self._leaves: list[torch.Tensor] = []  # what comes into each block
@@ -69,10 +69,19 @@ class _Witness:
             raise self._refusal(f"runs through {len(self._outputs)} of its {len(self._own)} blocks only")
         if not any(getattr(layer, "is_initialized", False) for layer in cache.layers):
             raise self._refusal("keeps nothing of its past in the cache that it is given")
+        self._refuse_keepers()
         inner = {id(leaf) for leaf in self._leaves[:-1]}.union(*self._own[:-1])
         if foreign := [self._name(leaf) for leaf in _origins(out) if id(leaf) in inner]:
             raise self._refusal(f"uses {foreign[0]} after its last block, which hands on more than its hidden states")
         return Flow(self._returns_tuple, self._leaves[0].shape[-1])
+
+    def _refuse_keepers(self) -> None:
+        """State in a block itself would be that of all sessions at once."""
+        for number, block in enumerate(self._blocks):
+            for part in block.modules():
+                kept = [name for name, value in vars(part).items() if getattr(value, "grad_fn", None) is not None]
+                if kept:
+                    raise self._refusal(f"keeps its past in its block {number}, as {kept[0]}, not in the cache")
 
     def _refuse_readers(self, blocks: nn.ModuleList) -> None:
         looks = ("is_causal", "is_decoder")

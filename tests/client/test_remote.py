@@ -15,8 +15,8 @@ from nectar.remote import RemoteCache, RemoteChain, check_positions, row_padding
 class FakeSession:
     """Stands for a session: keeps what it is asked and answers with the input plus one."""
 
-    def __init__(self, position: int = 0) -> None:
-        self.position = position
+    def __init__(self, position: int = 0, max_length: int = 64) -> None:
+        self.position, self.max_length = position, max_length
         self.asked: list[tuple[int, int, tuple[int, ...], tuple[int, ...]]] = []
         self.closed = False
 
@@ -52,6 +52,31 @@ def test_a_chain_is_of_the_kind_of_the_blocks_it_stands_for_and_has_none_of_thei
     assert not list(chain.parameters())
     with pytest.raises(AttributeError):
         _ = chain.other
+
+
+# Texts that are given anew
+
+
+def test_a_text_that_is_given_anew_goes_on_in_longer_sessions_and_the_next_time_in_the_same() -> None:
+    short, long = FakeSession(), FakeSession()
+    cache = RemoteCache(short, longer=lambda: [long])  # type: ignore[arg-type,list-item]  # what it needs of a session
+    cache.layers[0].length = 5
+    cache.reorder_cache(torch.tensor([1, 0]))
+    for _ in range(2):
+        cache.begin_anew()
+        assert cache.get_seq_length() == 0
+        assert cache.take_reorder() == ()
+        assert list(cache.sessions) == [long]
+        cache.layers[0].length = 9
+
+
+def test_a_text_that_grows_past_its_frequencies_and_is_not_given_anew_is_refused() -> None:
+    session = FakeSession(max_length=6)
+    cache = RemoteCache(session, longer=lambda: [session])  # type: ignore[arg-type,list-item]  # as above
+    cache.layers[0].length = 5
+    cache.check_room(1)
+    with pytest.raises(RequestError, match="more than 6 tokens have other rotary frequencies"):
+        cache.check_room(2)
 
 
 # Padding and positions

@@ -1,5 +1,6 @@
 """A span's output held against that of the same blocks in the whole model."""
 
+import inspect
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +43,7 @@ def difference(span: SpanModel, whole: Any) -> float:
     for (begin, end), blocks in zip(pairwise(STEPS), _record(whole), strict=True):
         positions = torch.arange(begin, end).expand(BATCH, -1)
         for cache, (start, stop) in zip(caches, ((START, STOP), (START, MIDDLE), (MIDDLE, STOP)), strict=True):
-            if begin:
+            if begin and not span.recurrent:
                 cache.crop(0)
             out = span.forward(blocks[start][0], cache, start=start, stop=stop, position_ids=positions)
             largest = max(largest, _distance(out, blocks[stop - 1][1]))
@@ -74,10 +75,12 @@ def _record(whole: Any) -> Recorded:
     ]
     token_ids = torch.randint(2, VOCAB, (BATCH, STEPS[-1]), generator=torch.Generator().manual_seed(7))
     cache = DynamicCache(config=whole.config)
+    takes_positions = "position_ids" in inspect.signature(whole.forward).parameters
     with torch.inference_mode():
         for begin, end in pairwise(STEPS):
             steps.append({})
-            whole(token_ids[:, begin:end], past_key_values=cache, use_cache=True)
+            positions = {"position_ids": torch.arange(begin, end).expand(BATCH, -1)} if takes_positions else {}
+            whole(token_ids[:, begin:end], past_key_values=cache, use_cache=True, **positions)
     for handle in handles:
         handle.remove()
     return steps

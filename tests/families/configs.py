@@ -16,6 +16,8 @@ GPT: dict[str, Any] = dict(
     eos_token_id=None,
 )  # fmt: skip
 EXPERTS: dict[str, Any] = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+MAMBA: dict[str, Any] = dict(mamba_n_heads=8, mamba_d_head=16, mamba_expand=2, mamba_d_state=16, mamba_n_groups=1)
+LATENT: dict[str, Any] = dict(kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=16)
 LONG_ROPE: dict[str, Any] = dict(
     rope_type="longrope", rope_theta=10_000.0, short_factor=[1.0] * 8, long_factor=[4.0] * 8, factor=16.0,
     original_max_position_embeddings=16,
@@ -127,9 +129,46 @@ MORE: dict[str, Callable[[], Any]] = {
         **COMMON, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
         linear_value_head_dim=16,
     ),
+    "llama_dynamic": lambda: transformers.LlamaConfig(
+        **COMMON,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0},
+    ),
+    "phimoe_longrope": lambda: transformers.PhimoeConfig(
+        **COMMON, num_local_experts=4, num_experts_per_tok=2, original_max_position_embeddings=16,
+        rope_parameters=LONG_ROPE | {"short_mscale": 1.1, "long_mscale": 1.3},
+    ),
+    "lfm2_moe": lambda: transformers.Lfm2MoeConfig(
+        **COMMON, layer_types=["conv", "full_attention"] * 3, num_dense_layers=2, **EXPERTS
+    ),
+    "olmo_hybrid": lambda: transformers.OlmoHybridConfig(
+        **COMMON, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
+    ),
+    "granitemoehybrid": lambda: transformers.GraniteMoeHybridConfig(
+        **COMMON, layer_types=["mamba", "attention"] * 3, num_local_experts=4, num_experts_per_tok=2,
+        shared_intermediate_size=32, **MAMBA,
+    ),
+    "bamba": lambda: transformers.BambaConfig(**COMMON, attn_layer_indices=[1, 4], **MAMBA),
+    "falcon_h1": lambda: transformers.FalconH1Config(**COMMON, mamba_d_ssm=128, **MAMBA),
+    "nemotron_h": lambda: transformers.NemotronHConfig(
+        **{name: value for name, value in COMMON.items() if name != "num_hidden_layers"}, head_dim=16,
+        layers_block_type=["mamba", "attention", "mlp"] * 2, mamba_num_heads=8, mamba_head_dim=16, ssm_state_size=16,
+        n_groups=1,
+    ),
+    "jamba": lambda: transformers.JambaConfig(
+        **COMMON, attn_layer_period=3, attn_layer_offset=1, num_experts=4, mamba_dt_rank=8, use_mamba_kernels=False
+    ),
+    "bailing_hybrid": lambda: transformers.BailingHybridConfig(
+        **COMMON | {"num_key_value_heads": 4}, linear_head_dim=16, linear_num_heads=4, num_shared_experts=1,
+        **LATENT, **GROUPED,
+    ),
+    "kimi_linear": lambda: transformers.KimiLinearConfig(
+        **COMMON | {"num_key_value_heads": 4}, linear_head_dim=16, linear_num_heads=4, num_shared_experts=1,
+        **LATENT, **GROUPED,
+    ),
+    "ctrl": lambda: transformers.CTRLConfig(**GPT, dff=96, pad_token_id=0),
+    "modernbert-decoder": lambda: transformers.ModernBertDecoderConfig(**COMMON, local_attention=16),
 }  # fmt: skip
-UNTRIED = ("phi3_longrope",)  # once a text is longer than its first frequencies reach: see docs/families.md
-ALL = {family: make for family, make in (CONFIGS | MORE).items() if family not in UNTRIED}
+ALL = CONFIGS | MORE
 # Which way each can be run: through Transformers' attention interface; with an attention of its own (or windows that
 # are in masks alone); with state that cannot be cut, or frequencies that a whole batch shares.
 PACKED = (
@@ -164,6 +203,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "bert": (_default("Bert"), "attends to what comes later too: it is an encoder"),
     "roberta": (_default("Roberta"), "attends to what comes later too: it is an encoder"),
     "xlnet": (_default("XLNet"), "does not run as a plain decoder"),
+    "zamba": (_default("Zamba"), "shares .* between its blocks"),
+    "recurrent_gemma": (_default("RecurrentGemma"), "keeps its past in its block 0, as conv1d_state"),
     "mamba2": (_default("Mamba2"), "keeps nothing of its past in the cache"),
     "openai-gpt": (_default("OpenAIGPT"), "blocks that return list"),
     "t5": (_default("T5"), "an encoder beside its decoder"),

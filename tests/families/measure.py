@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from nectar.errors import RequestError
 
 from benchmarks.tokens import WrongTokensError, count_ties
 from tests.families import blocks, modes
@@ -17,11 +18,16 @@ from tests.families.checkpoints import write
 from tests.families.configs import ALL, BLOCKS
 from tests.families.swarm import two_nodes
 
+WAYS = {"PackedRunner": "packed", "PaddedRunner": "padded"} | dict.fromkeys(
+    ("SingleRunner", "TokenRunner"), "one at a time"
+)
+
 
 @dataclass(frozen=True)
 class Row:
-    """`difference` of the blocks' outputs to the whole model's; `refused` modes that Transformers itself refuses for
-    such a model, and those whose tokens were `wrong`."""
+    """`difference` of the blocks' outputs to the whole model's; `refused` modes that Transformers or Nectar refuses for
+    such a model, those whose tokens were `wrong`, and those where they were right and the whole model's with a cache
+    were not its own without one: `mended`."""
 
     family: str
     difference: float
@@ -29,12 +35,14 @@ class Row:
     right: tuple[str, ...]
     refused: tuple[str, ...]
     wrong: tuple[str, ...]
+    mended: tuple[str, ...]
 
     def __str__(self) -> str:
         kind = ALL[self.family]().model_type
         name = f"`{kind}`" if kind == self.family else f"`{kind}` ({self.family.removeprefix(kind).strip('_')})"
-        way = {"PackedRunner": "packed", "PaddedRunner": "padded", "SingleRunner": "one at a time"}[self.runner]
+        way = WAYS[self.runner]
         without = f"; refused: {', '.join(self.refused)}" if self.refused else ""
+        without += f"; Transformers' own cache is wrong: {', '.join(self.mended)}" if self.mended else ""
         without += f"; **other tokens**: {', '.join(self.wrong)}" if self.wrong else ""
         return f"| {name} | {self.difference:g} | {way} | {len(self.right)} of {len(modes.MODES)}{without} |"
 
@@ -51,7 +59,7 @@ def trial(family: str) -> Iterator[tuple[Path, Any]]:
 
 def measure(family: str) -> Row:
     """Try a family: a span of it, and every mode of decoding through two nodes."""
-    right, refused, wrong = [], [], []
+    right, refused, wrong, mended = [], [], [], []
     with trial(family) as (folder, whole):
         span = blocks.load_span(folder)
         difference, runner = blocks.difference(span, whole), type(blocks.runner_of(span)).__name__
@@ -60,14 +68,22 @@ def measure(family: str) -> Row:
             for mode in modes.MODES:
                 try:
                     expected = modes.run(mode, whole, whole)
-                except ValueError:  # assisted decoding of recurrent state
+                except ValueError:  # assisted decoding of recurrent state, say
                     refused.append(mode)
                     if _generates(mode, remote, whole):
                         wrong.append(mode)
                     continue
-                same = torch.equal(modes.run(mode, remote, whole), expected)
-                (right if same else wrong).append(mode)
-    return Row(family, difference, runner, tuple(right), tuple(refused), tuple(wrong))
+                try:
+                    got = modes.run(mode, remote, whole)
+                except RequestError:
+                    refused.append(mode)
+                    continue
+                if torch.equal(got, expected):
+                    right.append(mode)
+                else:
+                    same = torch.equal(got, modes.run(mode, whole, whole, use_cache=False))
+                    (mended if same else wrong).append(mode)
+    return Row(family, difference, runner, *map(tuple, (right, refused, wrong, mended)))
 
 
 def _generates(mode: str, model: Any, whole: Any) -> bool:

@@ -21,7 +21,21 @@ from transformers.generation.streamers import BaseStreamer
 from tests.families.configs import VOCAB
 
 PROMPT, NEW = 12, 16
-Generate = Callable[..., torch.Tensor]  # a model's own generate(), for so many new tokens, with a cache
+
+
+class Generate:
+    """A model's own generate(), for so many new tokens."""
+
+    def __init__(self, model: Any, use_cache: bool = True) -> None:
+        self.model, self.use_cache = model, use_cache
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        set_seed(1)
+        if not self.use_cache:
+            kwargs.pop("prefill_chunk_size", None)  # which asks for a cache
+        return self.model.generate(*args, **{"max_new_tokens": NEW, "use_cache": self.use_cache} | kwargs)
+
+
 Mode = Callable[[Generate, Any], torch.Tensor]  # given also the whole model, to make a draft of
 
 
@@ -126,12 +140,6 @@ MODES: dict[str, Mode] = {
 BESIDE = ("greedy", "sampling", "beams", "several sequences", "left-padded batch")  # tried beside other sessions
 
 
-def run(mode: str, model: Any, whole: Any) -> torch.Tensor:
+def run(mode: str, model: Any, whole: Any, use_cache: bool = True) -> torch.Tensor:
     """What a model, whole or remote, generates in a mode."""
-
-    def generate(*args: Any, **kwargs: Any) -> torch.Tensor:
-        set_seed(1)
-        out: torch.Tensor = model.generate(*args, max_new_tokens=NEW, use_cache=True, **kwargs)
-        return out
-
-    return MODES[mode](generate, whole)
+    return MODES[mode](Generate(model, use_cache), whole)

@@ -47,7 +47,7 @@ def cached(span: SpanModel, turns: Sequence[Turn], start: int = START, stop: int
     """What consecutive steps give with Transformers' own cache."""
     cache, outputs = span.new_cache(start, stop), []
     for turn in turns:
-        if turn.position:
+        if turn.position and not span.recurrent:
             cache.crop(0)
         batch, tokens, _ = turn.hidden.shape
         positions = torch.arange(turn.position, turn.position + tokens, device=span.device).expand(batch, -1)

@@ -214,8 +214,49 @@ def test_recurrent_state_is_not_rolled_back_but_to_the_beginning(runner: Runner,
 @pytest.mark.parametrize("family", ["phi3_longrope"])
 def test_frequencies_that_a_whole_batch_shares_are_not_those_of_somebody_else(runner: Runner, span: SpanModel) -> None:
     long, short = turns_of(noise(1, 24), 20, 1, 1, 1, 1), turns_of(noise(1, 8), 4, 1, 1, 1, 1)
-    kvs = [runner.reserve(START, STOP, LENGTH, (0,)) for _ in range(2)]
+    kvs = [runner.reserve(START, STOP, length, (0,)) for length in (24, 8)]
     outputs = [run(runner, *zip(kvs, turns, strict=True)) for turns in zip(long, short, strict=True)]
     for kv, turns, output in zip(kvs, (long, short), zip(*outputs, strict=True), strict=True):
         assert_close(list(output), cached(span, turns))
         runner.release(kv)
+
+
+@pytest.mark.parametrize("family", ["phi3_longrope"])
+def test_a_long_text_in_chunks_has_the_frequencies_of_long_texts_from_its_beginning(
+    runner: Runner, span: SpanModel
+) -> None:
+    hidden = noise(1, 24)
+    kv = runner.reserve(START, STOP, 24, (0,))
+    chunks = [run(runner, (kv, turn))[0] for turn in turns_of(hidden, 4, 8, 8, 4)]
+    assert_close([torch.cat(chunks, 1)], cached(span, turns_of(hidden, 24)))
+    runner.release(kv)
+
+
+@pytest.mark.parametrize("family", ["llama_dynamic"])
+def test_frequencies_that_change_with_each_token_are_refused(runner: Runner, span: SpanModel) -> None:
+    kv = runner.reserve(START, STOP, 257, (0,))
+    turns = turns_of(noise(1, 257), 256, 1)
+    assert_close([run(runner, (kv, turns[0]))[0]], cached(span, turns[:1]))
+    with pytest.raises(SpanError, match="more than 256 tokens"):
+        run(runner, (kv, turns[1]))
+    runner.release(kv)
+
+
+@pytest.mark.parametrize("family", ["lfm2"])
+def test_convolutions_are_rolled_back_as_far_as_they_are_recorded(runner: Runner, span: SpanModel) -> None:
+    kv, turns = runner.reserve(START, STOP, 16, (0,)), turns_of(noise(1, 12), 6, 1, 4, 1)
+    expected = cached(span, turns)
+    outputs = [run(runner, (kv, turn))[0] for turn in turns[:3]]
+    outputs[2] = run(runner, (kv, turns[2]))[0]
+    assert_close([*outputs, *run(runner, (kv, turns[3]))], expected)
+    with pytest.raises(SpanError, match="rolled back by 1 tokens here, not by 2"):
+        run(runner, (kv, Turn(10, turns[3].hidden)))
+    runner.release(kv)
+
+
+@pytest.mark.parametrize("family", ["jamba"])
+def test_state_that_begins_anew_with_several_tokens_goes_on_token_by_token(runner: Runner, span: SpanModel) -> None:
+    kv, hidden = runner.reserve(START, STOP, 16, (0,)), noise(1, 12)
+    chunks = [run(runner, (kv, turn))[0] for turn in turns_of(hidden, 5, 4, 1, 2)]
+    assert_close([torch.cat(chunks, 1)], cached(span, turns_of(hidden, 12)))
+    runner.release(kv)
