@@ -94,6 +94,7 @@ def test_a_port_in_use_is_one_clear_line(nectar: Nectar, tiny_llama: Path) -> No
     assert_one_line(done, FAULTY, port, "--port")
 
 
+@pytest.mark.slow  # many processes, each of which imports PyTorch
 def test_no_peer_reachable_is_one_clear_line(nectar: Nectar, tiny_llama: Path) -> None:
     model = str(tiny_llama)
     assert_one_line(nectar("node", "-m", model, "--host", "127.0.0.1", "-p", NOBODY), UNREACHABLE, "reached")
@@ -102,6 +103,7 @@ def test_no_peer_reachable_is_one_clear_line(nectar: Nectar, tiny_llama: Path) -
     assert_one_line(nectar("swarm", "join", NOBODY), UNREACHABLE, "reached")
 
 
+@pytest.mark.slow  # many processes, each of which imports PyTorch
 def test_wrong_usage_says_what_is_wanted(nectar: Nectar, tiny_llama: Path, tmp_path: Path) -> None:
     model = str(tiny_llama)
     assert_one_line(nectar("generate", "hi", "-m", model), USAGE, "--initial-peers")
@@ -145,6 +147,7 @@ def test_join_leaves_the_rest_of_the_settings_as_they_were(tmp_path: Path) -> No
     assert 'model = "m"  # kept' in text
 
 
+@pytest.mark.slow  # many processes, each of which imports PyTorch
 def test_nectar_toml_and_the_environment_set_options_and_unknown_settings_are_refused(
     nectar: Nectar, tmp_path: Path
 ) -> None:
