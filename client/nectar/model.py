@@ -93,7 +93,7 @@ def _distributed_class(base: Any) -> Any:
             super().__init__(config, *args, **kwargs)
             owner, stack = find_stack(self.base_model)
             chain = RemoteChain(returns_tuple, getattr(owner, stack)[0])
-            self.__dict__["chain"] = chain  # not registered a second time as a submodule
+            self.__dict__.update(chain=chain, decoder_stack=owner)  # not registered a second time as submodules
             setattr(owner, stack, nn.ModuleList([chain]))
             for part in (config, config.get_text_config(decoder=True)):
                 part._attn_implementation = ATTENTION  # after __init__: some families look it up in there

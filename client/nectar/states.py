@@ -25,7 +25,7 @@ def with_hidden_states(model: Any, forward: Callable[..., Any], args: tuple[Any,
     if wanted is None or wanted is False:
         return forward(*args, **kwargs)
     last: list[torch.Tensor] = []
-    hook = model.base_model.register_forward_hook(lambda module, given, out: last.append(out[0]))
+    hook = model.decoder_stack.register_forward_hook(lambda module, given, out: last.append(out[0]))
     try:
         with model.chain.keeping_inputs() as states:
             out = forward(*args, **kwargs | {"output_hidden_states": False, "return_dict": True})

@@ -1,13 +1,17 @@
 """Every family is served as its row of the page says: blocks bitwise, and all modes of decoding token by token."""
 
 import pytest
+import torch
 
-from tests.families.configs import ALL, REFUSED
-from tests.families.measure import beside_others, measure
+from tests.families.configs import ALL, BLOCKS, REFUSED
+from tests.families.measure import beside_others, measure, trial
+from tests.families.modes import prompt
+from tests.families.swarm import two_nodes
 from tests.families.table import PAGE, refusals, section
 
 FAST = ("mixtral", "bloom")  # one that is packed, with experts, and one that is padded
 BESIDE = ("llama", "qwen3", "mixtral", "gemma2", "gpt2", "opt", "gpt_oss", "bloom", "falcon", "mpt", "phi", "gpt_neox")
+STATES = ("opt_projected", "gemma2", "gpt2", "bloom", "falcon", "mpt", "phi")
 MAX_TIES = 1e-3  # of all tokens
 
 
@@ -18,6 +22,14 @@ def test_a_family_is_served_as_the_page_says(family: str) -> None:
     row = measure(family)
     assert row.difference == 0.0
     assert str(row) in PAGE.read_text().splitlines()
+
+
+@pytest.mark.parametrize("family", ["opt", *(pytest.param(name, marks=pytest.mark.slow) for name in STATES)])
+def test_hidden_states_of_each_block_are_the_whole_models(family: str) -> None:
+    with trial(family) as (folder, whole), two_nodes(folder, folder.parent, BLOCKS) as remote, torch.no_grad():
+        here, there = (model(prompt(2), output_hidden_states=True).hidden_states for model in (whole, remote))
+    assert len(here) == BLOCKS + 1
+    assert all(map(torch.equal, here, there))
 
 
 @pytest.mark.slow
