@@ -15,6 +15,7 @@ from nectar_swarm.errors import CheckpointError
 from nectar_swarm.host import PeerAddress
 from nectar_swarm.hub import HubAccess
 from nectar_swarm.modelfiles import GENERATION_CONFIG
+from nectar_swarm.plain import read_plainly
 from nectar_swarm.quiet import quiet_transformers
 from nectar_swarm.rope import short_length
 from nectar_swarm.source import open_source
@@ -258,4 +259,5 @@ def _load(checkpoint: Checkpoint, anatomy: Anatomy, dtype: torch.dtype) -> Any:
     folder = checkpoint.source.folder
     if (folder / GENERATION_CONFIG).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
+    read_plainly(model.config)
     return model.eval()

@@ -1,0 +1,30 @@
+"""Configurations whose attributes cost no more than attributes do.
+
+Transformers looks, in Python and at every access, for synonyms and for settings of single layers. That takes a
+microsecond or more, and a model reads dozens of attributes for every token.
+"""
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+def read_plainly(config: PretrainedConfig) -> None:
+    """From now on the interpreter looks up the attributes of this configuration, and of its text model's, by itself.
+
+    Their values stay the same. One with settings of single layers is left as it is: it must go on refusing to say
+    what differs between layers.
+    """
+    for part in {id(part): part for part in (config, config.get_text_config(decoder=True))}.values():
+        if not part.is_heterogeneous:
+            part.__class__ = _plain(type(part))
+
+
+def _plain(kind: type[PretrainedConfig]) -> Any:
+    synonyms = {name: _synonym(target) for name, target in kind.attribute_map.items()}
+    names = {"__getattribute__": object.__getattribute__, "__module__": kind.__module__, **synonyms}
+    return type(kind.__name__, (kind,), names)
+
+
+def _synonym(target: str) -> property:
+    return property(lambda config: getattr(config, target))
