@@ -98,24 +98,29 @@ def _distributed_class(base: Any) -> Any:
             setattr(owner, stack, nn.ModuleList([chain]))
             for part in (config, config.get_text_config(decoder=True)):
                 part._attn_implementation = ATTENTION  # after __init__: some families look it up in there
-            signature = inspect.signature(owner.forward)
+            names = list(inspect.signature(owner.forward).parameters)
 
             def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
-                arguments.update(arguments.pop("kwargs", {}))
-                chain.remember(arguments)
+                chain.remember({**dict(zip(names, args, strict=False)), **kwargs})
 
             owner.register_forward_pre_hook(remember, with_kwargs=True)
 
         def attach(self, remote: RemoteModel) -> None:
             """Run the blocks in this swarm."""
             self.chain.blocks = RemoteBlocks(remote)
+            self.__dict__["_anchor"] = next(self.parameters())
 
         @property
         def blocks(self) -> RemoteBlocks:
             """The blocks in their swarm, for hidden states of your own: `model.blocks[2:5](hidden)`."""
             (blocks,) = self.chain.parts(each=False)
             return blocks
+
+        @property
+        def device(self) -> torch.device:
+            """Transformers looks through all modules for a first weight, twice for every token."""
+            anchor = self.__dict__.get("_anchor")
+            return super().device if anchor is None else anchor.device
 
         @property
         def connection(self) -> Connection:
