@@ -16,7 +16,7 @@ import torch
 from nectar_protocol.announcement import Profile
 from nectar_swarm.anatomy import Anatomy, find_stack
 from nectar_swarm.checkpoint import Checkpoint
-from nectar_swarm.plain import read_plainly
+from nectar_swarm.plain import read_modules_plainly, read_plainly
 from nectar_swarm.progress import byte_bar
 from nectar_swarm.quiet import quiet_transformers
 from nectar_swarm.rope import GROWING, LONG, rope_types, short_length
@@ -198,6 +198,8 @@ class SpanModel:
             if hasattr(module, "rope_type"):
                 module.forward = _Rotary(self, module.forward)
         read_plainly(self.model.config)
+        if quantised is None:  # else weights are replaced while they run
+            read_modules_plainly(self.model)
         self.call: _Call | None = None
         self._linear = LinearLayers(self.model)
         self._attention = self._own_attention = self.model.config._attn_implementation

@@ -3,7 +3,9 @@
 import copy
 
 import pytest
-from nectar_swarm.plain import read_plainly
+import torch
+from nectar_swarm.plain import read_modules_plainly, read_plainly
+from torch import nn
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig
 
 from tests.families.configs import ALL
@@ -42,3 +44,18 @@ def test_settings_of_single_layers_are_left_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(LlamaConfig, "is_heterogeneous", True)
     read_plainly(config)
     assert type(config) is LlamaConfig
+
+
+def test_a_modules_parts_are_attributes_of_its_own_and_stay_what_they_are() -> None:
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3))
+    before, names = model(torch.eye(2)), list(model.state_dict())
+    read_modules_plainly(model)
+    assert {"weight", "running_mean"} <= vars(model[1]).keys()
+    assert list(model.state_dict()) == names
+    model[0].weight.data.mul_(0)
+    assert not torch.equal(model(torch.eye(2)), before)
+    other = nn.Parameter(torch.ones(3, 2))
+    model[0].weight = other
+    assert model[0].weight is other
+    assert model.to(torch.float64)[0].weight.dtype is torch.float64
+    assert copy.deepcopy(model)[0].weight is not other
