@@ -1,0 +1,1 @@
+"""The ledger: turns what was signed into credits, and every change into an entry of a log that anybody can verify."""

@@ -1,0 +1,81 @@
+"""SQLite in a file, for one machine: WAL, every commit synced, the sequencer's lock in a file beside it."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from nectar_ledger.errors import StoreError
+from nectar_ledger.store.database import insert, insert_over, wait_for_lock
+from nectar_ledger.store.machine import Row
+
+# `fullfsync` is for macOS, whose fsync leaves the data in the drive.
+PRAGMAS = ("synchronous = FULL", "fullfsync = ON", "busy_timeout = 5000", "foreign_keys = ON", "cache_size = -65536")
+READING = "nectar_reading"
+
+
+class Sqlite:
+    """Raises StoreError for a database that is not in a file."""
+
+    def __init__(self, url: sa.URL) -> None:
+        if url.database in (None, "", ":memory:"):
+            raise StoreError("a ledger in memory would be lost with its process: give a file, sqlite:///FILE")
+        self._path = Path(str(url.database))
+        self.writing = sa.create_engine(url)
+        self.reading = self.writing.execution_options(**{READING: True})
+        self._quote = self.writing.dialect.identifier_preparer.quote
+        sa.event.listen(self.writing, "connect", _configure)
+        sa.event.listen(self.writing, "begin", _begin)
+
+    @contextmanager
+    def hold(self, patience_s: float = 5) -> Iterator[sa.Connection]:
+        try:
+            descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot write beside the database {self._path}: {error.strerror}") from error
+        try:
+            wait_for_lock(lambda: _try_flock(descriptor), patience_s)
+            with self.writing.connect() as connection:
+                yield connection
+        finally:
+            os.close(descriptor)
+
+    def add(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+        connection.exec_driver_sql(insert(table, self._quote, _values(table)), list(rows))
+
+    def put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+        connection.exec_driver_sql(insert_over(table, self._quote, _values(table)), list(rows))
+
+
+def _values(table: sa.Table) -> str:
+    return f"VALUES ({', '.join('?' * len(table.columns))})"
+
+
+def _configure(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    # The driver must not begin by itself: `_begin` does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    if cursor.fetchone() != ("wal",):
+        raise StoreError("SQLite cannot keep a write-ahead log here: put the database on a local disk")
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    # IMMEDIATE: whoever will write takes the write lock now, and does not fail for it half way.
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(READING) else "BEGIN IMMEDIATE")
+
+
+def _try_flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
