@@ -11,7 +11,6 @@ import argparse
 import functools
 import statistics
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import Key, print_json, print_table
+from benchmarks.serving import generate, timed
 from benchmarks.swarms import Shape, start_swarms
 from benchmarks.tokens import count_ties, random_prompts
 
@@ -74,8 +74,9 @@ def run(scale: Scale) -> tuple[dict[str, float], dict[str, float]]:
         rounds, ties, agreed = [], 0, []
         for seed in range(scale.rounds):
             prompt, draft = random_prompts(1, PROMPT, seed), make_draft(swarms["far"].model, seed)
-            plain, plain_s = _generate(model, prompt, scale.tokens)
-            drafted, drafted_s = _generate(model, prompt, scale.tokens, assistant_model=draft)
+            plain, plain_s = timed(generate, model, prompt, scale.tokens)
+            with_draft = functools.partial(generate, assistant_model=draft)
+            drafted, drafted_s = timed(with_draft, model, prompt, scale.tokens)
             ties += sum(count_ties(local, rows, PROMPT) for rows in (plain, drafted))
             rounds.append((plain_s, drafted_s))
             agreed.append(_agreement(draft, plain))
@@ -85,12 +86,6 @@ def run(scale: Scale) -> tuple[dict[str, float], dict[str, float]]:
         "draft_agreement": statistics.mean(agreed),
     }
     return values, {"plain_s": plain_s, "drafted_s": drafted_s, "tokens": scale.tokens, "ties": ties}
-
-
-def _generate(model: Any, prompt: torch.Tensor, tokens: int, **options: Any) -> tuple[torch.Tensor, float]:
-    started_s = time.perf_counter()
-    out = model.generate(prompt, max_new_tokens=tokens, do_sample=False, **options)
-    return out, time.perf_counter() - started_s
 
 
 @torch.no_grad()

@@ -18,10 +18,9 @@ def with_hidden_states(model: Any, forward: Callable[..., Any], args: tuple[Any,
 
     Raises RequestError for attention weights, which stay with the nodes.
     """
-    settings = vars(model.config)  # attributes of a configuration take microseconds each, and this is every token
-    if kwargs.get("output_attentions", settings.get("_output_attentions")):
+    if kwargs.get("output_attentions", model.config.output_attentions):
         raise RequestError("attention weights stay on the nodes; leave output_attentions out")
-    wanted = kwargs.get("output_hidden_states", settings.get("output_hidden_states"))
+    wanted = kwargs.get("output_hidden_states", model.config.output_hidden_states)
     if wanted is None or wanted is False:
         return forward(*args, **kwargs)
     last: list[torch.Tensor] = []

@@ -44,7 +44,7 @@ class Loader:
         wanted = min(stop - start, max_blocks or stop)
 
         def fitting(one: Format) -> int:
-            return min(sum(self._capacities(one, start, stop)), stop - start)
+            return self._fitting(one, start, stop)
 
         self.format = choose_format(profile, anatomy, devices[0], fitting, wanted, named=blocks is not None)
 
@@ -53,7 +53,7 @@ class Loader:
         """Of the whole model, on all devices together. Raises PlacementError if not even one does."""
         sizes, kv_bytes = self.format.block_bytes, self._kv_bytes(self.format.dtype)
         need_a_block(sizes, kv_bytes, max(map(self._available, self.devices)))
-        fitting = min(sum(self._capacities(self.format, 0, self.anatomy.blocks)), self.anatomy.blocks)
+        fitting = self._fitting(self.format, 0, self.anatomy.blocks)
         return min(fitting, self._max_blocks or fitting)
 
     def load(self, start: int, stop: int) -> Loaded:
@@ -76,6 +76,10 @@ class Loader:
         self_test(span)
         runner = choose_runner(span, self._kv_tokens)
         return Stage(span, runner, measure(span, runner))
+
+    def _fitting(self, one: Format, start: int, stop: int) -> int:
+        """How many of these blocks all devices together could hold."""
+        return min(sum(self._capacities(one, start, stop)), stop - start)
 
     def _capacities(self, one: Format, start: int, stop: int) -> list[int]:
         """How many of these blocks each device could hold by itself."""

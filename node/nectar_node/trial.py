@@ -61,9 +61,10 @@ def _try(span: SpanModel, runner: Runner) -> None:
         for (session, _), output in zip(together, _run(runner, pieces), strict=True):
             outputs[session].append(output)
     for kv, whole, out in zip(kvs, hidden, outputs, strict=True):
-        columns = torch.arange(whole.shape[1], device=span.device)[None]
         cache = span.new_cache(span.start, span.stop)
-        expected = span.forward(whole, cache, start=span.start, stop=span.stop, position_ids=columns)
+        expected = span.forward(
+            whole, cache, start=span.start, stop=span.stop, position_ids=span.positions(0, whole.shape[1])
+        )
         agree(span, expected.cpu(), torch.cat(out, 1), "beside another session")
         runner.release(kv)
 
