@@ -47,3 +47,7 @@ class NotFoundError(LedgerError):
 
 class ForkError(LedgerError):
     """The log is not a continuation of what it has signed; nothing more may be signed under its origin."""
+
+
+class InvariantError(LedgerError):
+    """The log, or what was about to be added to it, breaks a rule of the ledger. Nothing of it is recorded."""

@@ -87,20 +87,16 @@ class ModelEntry(Record):
         """SHA-256 of the struct."""
         return hashlib.sha256(self.pack()).digest()
 
-    def flops(self, start: int, stop: int, tokens: int, context: int) -> int:
-        """Reference FLOPs of `tokens` in blocks [start, stop) that stood at positions which add up to `context`.
+    def span_flops(self, start: int, stop: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Of blocks [start, stop): FLOPs per token, and (window, FLOPs per position) for each window they have.
 
-        A windowed block counts min(context, tokens × window) positions: totals do not tell where each token stood, and
-        this is never more than every token at a full window. Raises ConflictError for blocks the model has not.
+        Raises ConflictError for blocks the model has not.
         """
         if not 0 <= start < stop <= len(self.blocks):
             raise ConflictError(f"[{start}, {stop}) is not a span of this model's {len(self.blocks)} blocks")
         per_token, per_position = self._sums
-        total = tokens * (per_token[stop] - per_token[start])
-        for window, sums in per_position.items():
-            positions = min(context, tokens * window) if window else context
-            total += positions * (sums[stop] - sums[start])
-        return total
+        spans = ((window, sums[stop] - sums[start]) for window, sums in per_position.items())
+        return per_token[stop] - per_token[start], tuple((window, flops) for window, flops in spans if flops)
 
     @cached_property
     def _sums(self) -> tuple[Sequence[int], dict[int, Sequence[int]]]:

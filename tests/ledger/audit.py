@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from nectar_ledger.core.machine import Row
 from nectar_ledger.store.database import Database
-from nectar_ledger.store.machine import Row
 from nectar_ledger.store.reading import read_head, read_rows
 from nectar_ledger.store.schema import commands, log_entries, log_tiles
 from nectar_protocol.merkle import Frontier, leaf_hash
@@ -19,7 +19,7 @@ class Audited(NamedTuple):
 
     def seq(self, line: int) -> int:
         """The newest total of a line that is recorded."""
-        row = self.tables["lines"].get((line,))
+        row = self.tables["till_lines"].get((line,))
         return 0 if row is None else row[1]
 
 
@@ -36,18 +36,20 @@ def audit(database: Database) -> Audited:
     times = [ENTRY.unpack(entry)[1] for _, entry in entries]
     assert times == sorted(times)
     assert time_ms == (times[-1] if times else 0)
-    assert {name: stored[name] for name in stored if name != "commands"} == _replay(entries)
+    assert stored == _replay(entries)
     paid = {(unpacked[5],) for _, entry in entries if (unpacked := ENTRY.unpack(entry))[0] == PAYMENT}
     assert set(stored["commands"]) == paid
-    totals = sum(row[2] for row in stored["lines"].values())
-    assert totals == sum(row[1] - row[2] for row in stored["accounts"].values()), "money was made or lost"
+    totals = sum(row[2] for row in stored["till_lines"].values())
+    assert totals == sum(row[1] - row[2] for row in stored["till_accounts"].values()), "money was made or lost"
     return Audited(frontier.size, stored)
 
 
 def _replay(entries: list[Row]) -> dict[str, dict[Row, Row]]:
-    till, tables = Till(lambda name: iter(())), {table.name: {} for table in TABLES}
+    till = Till(lambda name: iter(()), 0, 0)
+    tables: dict[str, dict[Row, Row]] = {table.name: {} for table in (*TABLES, commands)}
     for index, entry in entries:
-        for name, row in till.apply(index, entry):
+        till.apply(index, entry)
+        for name, row in till.take_rows():
             tables[name][row[:1]] = row
     return tables
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from nectar_ledger.core.machine import Answer, Outcome
 from nectar_ledger.log.published import Published
 from nectar_ledger.log.signer import Signer
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.engines import open_database
-from nectar_ledger.store.machine import Answer, Outcome
 from nectar_ledger.store.sequencer import Sequencer, unix_ms
 from nectar_protocol.checkpoint import Checkpoint
 from nectar_protocol.identity import Identity

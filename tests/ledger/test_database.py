@@ -10,8 +10,9 @@ from alembic.runtime.migration import MigrationContext
 from nectar_ledger.errors import DamagedError, NotRecordedError, StoreError, VersionError
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.engines import open_database
-from nectar_ledger.store.schema import log_entries, metadata
+from nectar_ledger.store.schema import log_entries
 from nectar_ledger.store.sequencer import Sequencer
+from nectar_ledger.store.tables import metadata
 from nectar_ledger.store.versions import migrate
 from psycopg.errors import UniqueViolation
 from sqlalchemy.exc import IntegrityError

@@ -6,10 +6,10 @@ from threading import Event
 
 import pytest
 import sqlalchemy as sa
+from nectar_ledger.core.machine import Answer, Outcome, Rejected
 from nectar_ledger.errors import FullError, LedgerError, LockedError, NotRecordedError, StoppedError
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.inbox import MAX_WAITING_BATCHES
-from nectar_ledger.store.machine import Answer, Outcome, Rejected
 from nectar_ledger.store.schema import log_head
 from nectar_ledger.store.sequencer import MAX_BATCH_COMMANDS, Sequencer
 from nectar_ledger.store.versions import migrate
@@ -84,7 +84,7 @@ def test_each_command_of_a_batch_has_its_answer(start: Start, database: Database
         Rejected("total", "a total never falls"),
         Answer(1, b"paid"),
     ]
-    assert audit(database).tables["accounts"] == {(1,): (1, 100, 30, ID), (2,): (2, 30, 0, ID)}
+    assert audit(database).tables["till_accounts"] == {(1,): (1, 100, 30, ID), (2,): (2, 30, 0, ID)}
 
 
 def test_a_machine_goes_on_where_the_tables_end(start: Start, database: Database) -> None:
@@ -92,7 +92,7 @@ def test_a_machine_goes_on_where_the_tables_end(start: Start, database: Database
     answers(sequencer, Total(1, 3, 100))
     sequencer.close()
     assert answers(start(), Total(1, 2, 80), Total(1, 4, 120)) == [Answer(None, b"superseded"), Answer(1, b"settled")]
-    assert audit(database).tables["lines"] == {(1,): (1, 4, 120)}
+    assert audit(database).tables["till_lines"] == {(1,): (1, 4, 120)}
 
 
 def test_a_command_sent_again_has_the_answer_that_it_had(start: Start, clock: Clock, database: Database) -> None:
@@ -165,7 +165,7 @@ def test_a_fault_costs_its_own_batch_and_no_other(start: Start, clock: Clock, da
     with pytest.raises(NotRecordedError, match="send it again"):
         bad.result(30)
     assert after.result(30) == [Answer(1, b"settled"), Answer(2, b"settled")]
-    assert audit(database).tables["lines"] == {(1,): (1, 2, 20), (2,): (2, 1, 30)}
+    assert audit(database).tables["till_lines"] == {(1,): (1, 2, 20), (2,): (2, 1, 30)}
 
 
 def test_who_finds_the_inbox_full_learns_when_to_come_back(start: Start, clock: Clock, database: Database) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 import sqlalchemy as sa
-from nectar_ledger.store.machine import Accepted, Key, ReadRows, Rejected, Row
+from nectar_ledger.core.machine import Accepted, Draft, Key, ReadRows, Rejected, Row
 from nectar_ledger.store.schema import ADDED_ONLY, BIGINT, index_column
 
 ACCOUNTS = 4
@@ -15,14 +15,14 @@ TOTAL, PAYMENT = 1, 2
 
 metadata = sa.MetaData()
 lines = sa.Table(
-    "lines",
+    "till_lines",
     metadata,
     index_column("id"),
     sa.Column("seq", BIGINT, nullable=False),
     sa.Column("total", BIGINT, nullable=False),
 )
 accounts = sa.Table(
-    "accounts",
+    "till_accounts",
     metadata,
     index_column("id"),
     sa.Column("credits", BIGINT, nullable=False),
@@ -31,7 +31,7 @@ accounts = sa.Table(
     sa.CheckConstraint("debits <= credits"),
 )
 postings = sa.Table(
-    "postings",
+    "till_postings",
     metadata,
     index_column("id"),
     sa.Column("credit", BIGINT, nullable=False),
@@ -70,9 +70,10 @@ Command = Total | Payment | Fault
 
 
 class Till:
-    def __init__(self, read: ReadRows) -> None:
-        self.lines = {row[0]: row[1:] for row in read("lines")}
-        self.accounts = {row[0]: row[1:] for row in read("accounts")}
+    def __init__(self, read: ReadRows, size: int, time_ms: int) -> None:
+        self.rows: list[tuple[str, Row]] = []
+        self.lines = {row[0]: row[1:] for row in read("till_lines")}
+        self.accounts = {row[0]: row[1:] for row in read("till_accounts")}
 
     def key(self, command: Command) -> Key | None:
         match command:
@@ -88,32 +89,48 @@ class Till:
                     return Accepted((), b"superseded")
                 if total < before:
                     return Rejected("total", "a total never falls")
-                return Accepted((ENTRY.pack(TOTAL, now_ms, line, seq, total, bytes(16)),), b"settled")
+                return Accepted((Draft(ENTRY.pack(TOTAL, now_ms, line, seq, total, bytes(16))),), b"settled")
             case Payment(id, debit, credit, amount):
                 credits, debits, _ = self.accounts.get(debit, (0, 0, None))
                 if credits - debits < amount:
                     return Rejected("funds", "not enough")
-                return Accepted((ENTRY.pack(PAYMENT, now_ms, debit, credit, amount, id),), b"paid")
+                return Accepted(
+                    (Draft(ENTRY.pack(PAYMENT, now_ms, debit, credit, amount, id), b"sealed" + id),), b"paid"
+                )
             case Fault("decide"):
                 raise RuntimeError("a core with a bug")
-        return Accepted((b"fault",))
+        return Accepted((Draft(b"fault"),))
 
-    def apply(self, index: int, entry: bytes) -> Iterable[tuple[str, Row]]:
+    def apply(self, index: int, entry: bytes, sealed: bytes | None = None) -> None:
+        self.rows += self._apply(index, entry)
+
+    def take_rows(self) -> Iterable[tuple[str, Row]]:
+        rows, self.rows = self.rows, []
+        return rows
+
+    def _apply(self, index: int, entry: bytes) -> list[tuple[str, Row]]:
         if entry == b"fault":
-            return [("accounts", (0, 0, 1, None))]
+            return [("till_accounts", (0, 0, 1, None))]
         kind, _, a, b, amount, id = ENTRY.unpack(entry)
         if kind == TOTAL:
             account, delta = a % ACCOUNTS, amount - self.lines.get(a, (0, 0))[1]
             self.lines[a] = b, amount
             self._move(account, delta, 0, None)
-            return [("lines", (a, b, amount)), self._row(account), ("postings", (index, account, None, delta))]
+            return [
+                ("till_lines", (a, b, amount)),
+                self._row(account),
+                ("till_postings", (index, account, None, delta)),
+            ]
         self._move(a, 0, amount, id)
         self._move(b, amount, 0, id)
-        return [self._row(a), self._row(b), ("postings", (index, b, a, amount))]
+        key = self.key(Payment(id, a, b, amount))
+        assert key is not None
+        command = ("commands", (id, key.body_hash, index, b"paid"))
+        return [self._row(a), self._row(b), ("till_postings", (index, b, a, amount)), command]
 
     def _move(self, account: int, credit: int, debit: int, last: bytes | None) -> None:
         credits, debits, before = self.accounts.get(account, (0, 0, None))
         self.accounts[account] = credits + credit, debits + debit, last or before
 
     def _row(self, account: int) -> tuple[str, Row]:
-        return "accounts", (account, *self.accounts[account])
+        return "till_accounts", (account, *self.accounts[account])

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
+from nectar_ledger.core.machine import Draft, Row
 from nectar_ledger.errors import StoreError
 from nectar_ledger.store.database import Database
-from nectar_ledger.store.machine import Answer, Key, Row
-from nectar_ledger.store.schema import ADDED_ONLY, commands, log_entries, log_tiles
+from nectar_ledger.store.schema import ADDED_ONLY, log_entries, log_sealed, log_tiles
 
 
 class Changes:
@@ -17,24 +17,27 @@ class Changes:
         self.size = size
         self.entries: list[tuple[int, bytes]] = []
         self._tables = tables
-        self._keys = {name: _key_columns(table) for name, table in tables.items() if table.info != ADDED_ONLY}
+        self._keys = {
+            name: _key_columns(table) for name, table in tables.items() if not ADDED_ONLY.items() <= table.info.items()
+        }
         self._added: dict[str, list[Row]] = {}
         self._put: dict[str, dict[Row, Row]] = {}
-        self._commands: list[Row] = []
+        self._sealed: list[Row] = []
         self._tiles: list[Row] = []
 
-    def add_entry(self, entry: bytes, rows: Iterable[tuple[str, Row]]) -> None:
-        self.entries.append((self.size, entry))
+    def add_entry(self, draft: Draft) -> None:
+        self.entries.append((self.size, draft.entry))
+        if draft.sealed is not None:
+            self._sealed.append((self.size, draft.sealed))
         self.size += 1
+
+    def add_rows(self, rows: Iterable[tuple[str, Row]]) -> None:
         for name, row in rows:
             columns = self._keys.get(name)
             if columns is None:
                 self._added.setdefault(name, []).append(row)
             else:
                 self._put.setdefault(name, {})[tuple([row[column] for column in columns])] = row
-
-    def add_command(self, key: Key, answer: Answer) -> None:
-        self._commands.append((key.id, key.body_hash, answer.index, answer.response))
 
     def add_tiles(self, tiles: Mapping[tuple[int, int], bytes]) -> None:
         self._tiles += [(level, index, hashes) for (level, index), hashes in tiles.items()]
@@ -46,8 +49,8 @@ class Changes:
             raise StoreError(f"the core has rows for {sorted(unknown)}: declare these tables to the sequencer")
         database.add(connection, log_entries, self.entries)
         database.put(connection, log_tiles, self._tiles)
-        if self._commands:
-            database.add(connection, commands, self._commands)
+        if self._sealed:
+            database.add(connection, log_sealed, self._sealed)
         # In the order in which the tables were declared, so that a row that others refer to is there before them.
         for name, table in self._tables.items():
             if name in self._put:

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from nectar_ledger.core.machine import Row
 from nectar_ledger.errors import LockedError
-from nectar_ledger.store.machine import Row
 
 POLL_S = 0.05
 

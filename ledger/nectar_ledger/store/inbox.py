@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import Generic, TypeVar
 
+from nectar_ledger.core.machine import Outcome
 from nectar_ledger.errors import FullError, StoppedError
-from nectar_ledger.store.machine import Outcome
 
 Command = TypeVar("Command")
 

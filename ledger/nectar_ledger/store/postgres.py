@@ -11,9 +11,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from nectar_ledger.core.machine import Row
 from nectar_ledger.errors import StoreError
 from nectar_ledger.store.database import insert_over, wait_for_lock
-from nectar_ledger.store.machine import Row
 
 # Of this database: any number does, as long as all versions of Nectar take the same.
 LOCK = int.from_bytes(b"nectar\0\0", "big")

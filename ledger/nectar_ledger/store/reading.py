@@ -8,9 +8,9 @@ from nectar_protocol.merkle import HASH_SIZE, Frontier
 from nectar_protocol.note import Note
 from nectar_protocol.tiles import Tile
 
+from nectar_ledger.core.machine import Answer, Key, Row
 from nectar_ledger.errors import DamagedError, NotFoundError
-from nectar_ledger.store.machine import Answer, Key, Row
-from nectar_ledger.store.schema import checkpoints, commands, log_entries, log_head, log_tiles
+from nectar_ledger.store.schema import LIVE, checkpoints, commands, log_entries, log_head, log_tiles
 
 ReadTile = Callable[[Tile], bytes]
 # SQLite takes 32,766 parameters in a statement.
@@ -52,9 +52,11 @@ def read_entries(connection: sa.Connection, start: int, stop: int) -> list[bytes
     return list(entries)
 
 
-def read_rows(connection: sa.Connection, table: sa.Table) -> Iterator[Row]:
-    """A table's rows in the order of its primary key."""
+def read_rows(connection: sa.Connection, table: sa.Table, live: bool = False) -> Iterator[Row]:
+    """A table's rows in the order of its primary key; only those that still count where `live`."""
     statement = sa.select(table).order_by(*table.primary_key).execution_options(yield_per=1000)
+    if live and LIVE in table.info:
+        statement = statement.where(table.info[LIVE])
     for row in connection.execute(statement):
         yield tuple(row)
 

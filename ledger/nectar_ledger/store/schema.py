@@ -1,8 +1,8 @@
 """The tables of the log. They are the same on SQLite and PostgreSQL; the core's stand beside them.
 
-The core declares its tables in `metadata` too, with all integers BIGINT. A table of which rows are only ever added has
-`info=ADDED_ONLY`; rows of others are written whole, over the row with the same primary key. Migrations create them
-(`migrations/`), and a test compares the two.
+The core's (`tables`) are in `metadata` too, with all integers BIGINT. A table of which rows are only ever added has
+`info=ADDED_ONLY`; rows of others are written whole, over the row with the same primary key. Where `info` has LIVE, it
+says which rows the core still needs in memory. Migrations create them (`migrations/`), and a test compares the two.
 """
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 # An INTEGER of SQLite has 64 bits too, and is its row ID where it is the primary key.
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 ADDED_ONLY = {"added_only": True}
+LIVE = "live"
 
 metadata = sa.MetaData()
 
@@ -24,6 +25,15 @@ log_entries = sa.Table(
     metadata,
     index_column("idx"),
     sa.Column("entry", sa.LargeBinary, nullable=False),
+    info=ADDED_ONLY,
+)
+
+# Sealed parts: what the leaf has only the hash of. They stay with the ledger and with whom they are about.
+log_sealed = sa.Table(
+    "log_sealed",
+    metadata,
+    index_column("idx"),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
     info=ADDED_ONLY,
 )
 

@@ -14,10 +14,10 @@ from typing import Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
+from nectar_ledger.core.machine import OpenMachine, Outcome
 from nectar_ledger.errors import LedgerError, LostError, NotRecordedError, StoppedError
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.inbox import Batch, Inbox
-from nectar_ledger.store.machine import OpenMachine, Outcome
 from nectar_ledger.store.writer import Writer
 
 Command = TypeVar("Command")

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from nectar_ledger.core.machine import Row
 from nectar_ledger.errors import StoreError
 from nectar_ledger.store.database import insert, insert_over, wait_for_lock
-from nectar_ledger.store.machine import Row
 
 # `fullfsync` is for macOS, whose fsync leaves the data in the drive.
 PRAGMAS = ("synchronous = FULL", "fullfsync = ON", "busy_timeout = 5000", "foreign_keys = ON", "cache_size = -65536")

@@ -6,13 +6,13 @@ from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
+from nectar_ledger.core.machine import Answer, Key, OpenMachine, Outcome, Rejected
 from nectar_ledger.errors import LostError
 from nectar_ledger.store.changes import Changes
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.edge import Edge
-from nectar_ledger.store.machine import Answer, Key, OpenMachine, Outcome, Rejected
 from nectar_ledger.store.reading import read_answers, read_head, read_rows, read_tile
-from nectar_ledger.store.schema import log_head
+from nectar_ledger.store.schema import commands, log_head
 from nectar_ledger.store.versions import check_version
 
 Command = TypeVar("Command")
@@ -34,7 +34,7 @@ class Writer(Generic[Command]):
         patience_s: float = 5,
     ) -> None:
         self._database, self._open_machine, self._clock_ms = database, open_machine, clock_ms
-        self._tables = {table.name: table for table in tables}
+        self._tables = {table.name: table for table in (*tables, commands)}
         with ExitStack() as stack:
             self._connection = stack.enter_context(database.hold(patience_s))
             with self._connection.begin():
@@ -51,7 +51,9 @@ class Writer(Generic[Command]):
         with connection.begin():
             frontier, time_ms = read_head(connection)
             self._edge = Edge(frontier, time_ms, lambda tile: read_tile(connection, tile))
-            self._machine = self._open_machine(lambda name: read_rows(connection, self._tables[name]))
+            self._machine = self._open_machine(
+                lambda name: read_rows(connection, self._tables[name], live=True), frontier.size, time_ms
+            )
 
     @property
     def lost(self) -> bool:
@@ -71,6 +73,7 @@ class Writer(Generic[Command]):
             known = self._known(batches)
             outcomes = [[self._decide(command, now_ms, known, changes) for command in batch] for batch in batches]
             if changes.entries:
+                changes.add_rows(self._machine.take_rows())
                 self._append(changes, now_ms)
         return outcomes
 
@@ -89,14 +92,14 @@ class Writer(Generic[Command]):
         decision = self._machine.decide(command, now_ms)
         if isinstance(decision, Rejected):
             return decision
-        if not decision.entries:
+        if not decision.drafts:
             return Answer(None, decision.response)
         answer = Answer(changes.size, decision.response)
-        for entry in decision.entries:
-            changes.add_entry(entry, self._machine.apply(changes.size, entry))
+        for draft in decision.drafts:
+            self._machine.apply(changes.size, draft.entry, draft.sealed)
+            changes.add_entry(draft)
         if key is not None:
             known[key.id] = key, answer
-            changes.add_command(key, answer)
         return answer
 
     def _append(self, changes: Changes, now_ms: int) -> None:

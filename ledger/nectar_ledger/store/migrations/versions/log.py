@@ -1,4 +1,4 @@
-"""The log: entries, tiles, head, checkpoints, cosignatures, answered commands."""
+"""The log: entries, their sealed parts, tiles, head, checkpoints, cosignatures, answered commands."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,6 +15,11 @@ def upgrade() -> None:
         "log_entries",
         sa.Column("idx", BIGINT, primary_key=True, autoincrement=False),
         sa.Column("entry", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "log_sealed",
+        sa.Column("idx", BIGINT, primary_key=True, autoincrement=False),
+        sa.Column("sealed", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "log_tiles",

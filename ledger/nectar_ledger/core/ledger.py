@@ -1,0 +1,188 @@
+"""The core: what an order means and what an entry does. A `Machine` for the sequencer, and for every replay."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from nectar_protocol.command import Command, SignedCommand
+from nectar_protocol.commands import (
+    BindPayee,
+    ChangePayee,
+    CloseHold,
+    Dispute,
+    ExtendHold,
+    FundPurse,
+    Grant,
+    OpenHold,
+    PublishModel,
+    PublishPolicy,
+    SetKey,
+    Verdict,
+    WithdrawPurse,
+)
+from nectar_protocol.entries import (
+    BatchClosed,
+    Emitted,
+    EpochClosed,
+    Genesis,
+    HoldClosed,
+    HoldOpened,
+    Resumed,
+    Settled,
+    VerdictSealed,
+)
+from nectar_protocol.entry import Body, entry_hash, pack_entry, parse_entry, seal
+from nectar_protocol.errors import ProtocolError
+from nectar_protocol.hold import Hold, SignedHold
+
+from nectar_ledger.core import batching, disputes, epochs, holding, purses, registry, rules, settling
+from nectar_ledger.core.machine import Accepted, Draft, Key, Rejected, Row
+from nectar_ledger.core.orders import Begin, Obey, Order, Resume, Settle, Tick
+from nectar_ledger.core.reasons import Reason, Refused
+from nectar_ledger.core.state import State
+from nectar_ledger.errors import InvariantError
+
+SignHold = Callable[[Hold], SignedHold]
+
+# Of the commands that stand in the log as they are: what has to hold, and what they do.
+CHECKS: dict[type[Command], Callable[[State, Any], object]] = {
+    BindPayee: registry.check_bind,
+    ChangePayee: registry.check_change,
+    SetKey: registry.check_set_key,
+    FundPurse: purses.check_fund,
+    WithdrawPurse: purses.check_withdraw,
+    Grant: epochs.check_grant,
+    PublishPolicy: rules.check_policy,
+    PublishModel: rules.check_model,
+    Dispute: disputes.check_dispute,
+}
+EFFECTS: dict[type[Command], Callable[[State, Any], None]] = {
+    BindPayee: registry.apply_bind,
+    ChangePayee: registry.apply_change,
+    SetKey: registry.apply_set_key,
+    FundPurse: purses.apply_fund,
+    WithdrawPurse: purses.apply_withdraw,
+    Grant: epochs.apply_grant,
+    PublishPolicy: rules.apply_policy,
+    PublishModel: rules.apply_model,
+    Dispute: disputes.apply_dispute,
+}
+
+
+class Ledger:
+    """`sign` is the ledger's signature of holds; without it none can be opened, as in every replay."""
+
+    def __init__(self, state: State, sign: SignHold | None = None) -> None:
+        self.state = state
+        self._sign = sign
+
+    def key(self, order: Order) -> Key | None:
+        return Key(order.signed.command.id, order.signed.command.body_hash) if isinstance(order, Obey) else None
+
+    def decide(self, order: Order, now_ms: int) -> Accepted | Rejected:
+        try:
+            match order:
+                case Settle(receipt):
+                    return _accept(now_ms, settling.decide(self.state, receipt, now_ms))
+                case Obey(signed, salt):
+                    check_command(self.state, signed.command, now_ms)
+                    return self._obey(signed, salt, now_ms)
+                case Tick():
+                    return _accept(now_ms, due(self.state, now_ms))
+                case Resume():
+                    self.state.ledger  # noqa: B018  # refuses before the genesis
+                    return _accept(now_ms, [Resumed(self.state.time_ms)])
+                case Begin(genesis):
+                    rules.check_begin(self.state)
+                    return _accept(now_ms, [genesis])
+        except Refused as refused:
+            return Rejected(refused.reason, refused.message)
+
+    def _obey(self, signed: SignedCommand, salt: bytes, now_ms: int) -> Accepted:
+        state, sealed = self.state, salt + signed.pack()
+        match signed.command:
+            case OpenHold() as command:
+                return self._promise(now_ms, holding.decide_open(state, command, now_ms), sealed)
+            case ExtendHold() as command:
+                return self._promise(now_ms, holding.decide_extend(state, command, now_ms), sealed)
+            case CloseHold() as command:
+                return _accept(now_ms, holding.decide_close(state, signed, command))
+            case Verdict() as command:
+                batching.check_verdict(state, command)
+                return Accepted([Draft(pack_entry(now_ms, VerdictSealed(seal(sealed))), sealed)])
+            case SetKey() as command if registry.is_set(state, command):
+                registry.check_set_key(state, command)
+                return Accepted([])
+            case command:
+                CHECKS[type(command)](state, command)
+                return _accept(now_ms, [signed])
+
+    def _promise(self, now_ms: int, hold: Hold, sealed: bytes) -> Accepted:
+        if self._sign is None:
+            raise InvariantError("a replay opens no holds")
+        promised = self._sign(hold)
+        return Accepted([Draft(pack_entry(now_ms, HoldOpened(promised, seal(sealed))), sealed)], promised.pack())
+
+    def apply(self, index: int, entry: bytes, sealed: bytes | None = None) -> None:
+        """Raises InvariantError for an entry that would not have been decided, or cannot be read."""
+        try:
+            parsed = parse_entry(entry)
+            self.state.begin(index, parsed.time_ms)
+            self._apply(parsed.body, entry, sealed)
+        except (Refused, ProtocolError) as error:
+            raise InvariantError(f"entry {index} breaks a rule of the ledger: {error}") from error
+
+    def _apply(self, body: Body, entry: bytes, sealed: bytes | None) -> None:
+        state = self.state
+        match body:
+            case Settled():
+                settling.apply(state, body)
+            case HoldOpened():
+                self._record(holding.apply_opened(state, body, sealed), body.hold.pack())
+            case HoldClosed():
+                holding.apply_closed(state, body)
+                self._record(body.asked)
+            case SignedCommand(command):
+                check_command(state, command, state.time_ms)
+                EFFECTS[type(command)](state, command)
+                self._record(body)
+            case VerdictSealed():
+                self._record(batching.apply_verdict(state, body, sealed))
+            case BatchClosed():
+                batching.apply_closed(state, body)
+            case Emitted():
+                epochs.apply_emitted(state, body)
+            case EpochClosed():
+                epochs.apply_epoch(state, body)
+            case Resumed():
+                epochs.apply_resumed(state, body)
+            case Genesis():
+                rules.apply_genesis(state, body, entry_hash(entry))
+
+    def _record(self, signed: SignedCommand | None, response: bytes = b"") -> None:
+        """Its answer, for when it is sent again."""
+        if signed is not None:
+            command = signed.command
+            self.state.add("commands", (command.id, command.body_hash, self.state.index, response))
+
+    def take_rows(self) -> Iterable[tuple[str, Row]]:
+        return self.state.take_rows()
+
+
+def check_command(state: State, command: Command, now_ms: int) -> None:
+    """What every command needs. Raises Refused."""
+    if command.ledger != state.ledger.id:
+        raise Refused(Reason.FOREIGN_LEDGER, f"the command is for another ledger; this one is {state.ledger.id.hex()}")
+    if command.expires_ms < now_ms:
+        raise Refused(Reason.COMMAND_EXPIRED, f"the command has expired; at the ledger it is {now_ms} ms")
+
+
+def due(state: State, now_ms: int) -> Sequence[Body]:
+    """What time brings. An epoch that ends comes first and alone, so that its books are those of one moment."""
+    if state.books is None:
+        return []
+    epoch = epochs.decide_epoch(state, now_ms)
+    return epoch or [*holding.decide_expired(state, now_ms), *batching.decide_due(state, now_ms)]
+
+
+def _accept(now_ms: int, bodies: Sequence[Body]) -> Accepted:
+    return Accepted([Draft(pack_entry(now_ms, body)) for body in bodies])

@@ -1,0 +1,128 @@
+"""How a receipt becomes credits: out of the hold's account, to the node's batch and to be burned."""
+
+from dataclasses import dataclass
+
+from nectar_protocol.entries import CloseReason, HoldClosed, Settled
+from nectar_protocol.errors import ProtocolError
+from nectar_protocol.money import Settlement, settle
+from nectar_protocol.receipt import Receipt, SignedReceipt
+
+from nectar_ledger.core.accounts import AccountKind, Code
+from nectar_ledger.core.hold import HoldLine, LiveHold
+from nectar_ledger.core.node import Batch
+from nectar_ledger.core.reasons import Reason, Refused
+from nectar_ledger.core.state import BURNED, State
+from nectar_ledger.errors import InvariantError
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a receipt moves, where it counts."""
+
+    hold: LiveHold
+    line: HoldLine
+    moved: Settlement
+
+
+def due(state: State, receipt: Receipt, now_ms: int) -> Due | None:
+    """None if the line has had this receipt or a newer one. Raises Refused. Signatures are not looked at.
+
+    Cheap, and safe beside the thread that applies entries: the answer may be out of date, and is then given again.
+    """
+    hold = state.holds.get(receipt.hold)
+    if hold is None:
+        raise Refused(Reason.UNKNOWN_HOLD, "no open hold has this ID: it was never opened, or is closed")
+    line = hold.lines.get(receipt.server)
+    if line is None:
+        raise Refused(Reason.NO_LINE, "the hold has no line for this node: have the client extend it")
+    if receipt.session != hold.hold.session:
+        raise Refused(Reason.WRONG_SESSION, "the receipt is not of this hold's session")
+    if receipt.seq <= line.seq:
+        return None
+    if line.final:
+        raise Refused(Reason.LINE_FINAL, "both sides have marked an earlier receipt of this line as final")
+    if now_ms > hold.hold.expires_ms and now_ms > state.grace_ends_ms(hold):
+        raise Refused(Reason.HOLD_EXPIRED, "the hold's grace is over: what it set aside goes back to its payer")
+    _check_totals(line, hold, receipt)
+    try:
+        units = state.meter(hold, receipt.start, receipt.stop, receipt.profile).units(receipt.work)
+    except ProtocolError as error:
+        raise Refused(Reason.WRONG_UNITS, str(error)) from error
+    if receipt.units != units:
+        message = f"the receipt says {receipt.units} units; its work comes to {units} under the hold's policy"
+        raise Refused(Reason.WRONG_UNITS, message)
+    if units > line.cap_units:
+        raise Refused(Reason.OVER_CAP, f"{units} units are over the line's cap of {line.cap_units}")
+    policy = hold.policy
+    return Due(hold, line, settle(line.units, units, hold.hold.weight, policy.price, policy.fee_ppm))
+
+
+def _check_totals(line: HoldLine, hold: LiveHold, receipt: Receipt) -> None:
+    if line.receipt_index is None:
+        if receipt.profile not in hold.hold.profiles:
+            raise Refused(Reason.WRONG_PROFILE, f"the hold does not take {receipt.profile.name.lower()}")
+        return
+    if (receipt.start, receipt.stop, receipt.profile) != (line.start, line.stop, line.profile):
+        raise Refused(Reason.WRONG_TOTALS, "the receipts of a line are of one span and one profile")
+    if receipt.units < line.units or any(now < before for now, before in zip(receipt.work, line.work, strict=True)):
+        raise Refused(Reason.WRONG_TOTALS, "a total falls: the receipts of a line are running totals")
+
+
+def decide(state: State, signed: SignedReceipt, now_ms: int) -> list[Settled | HoldClosed]:
+    """The entries of a receipt; none if it is superseded. Raises Refused."""
+    receipt = signed.receipt
+    found = due(state, receipt, now_ms)
+    if found is None:
+        return []
+    hold, line, moved = found.hold, found.line, found.moved
+    batch = line.node.batches.get(hold.hold.model)
+    batch_account = state.ledger.next_account if batch is None else batch.account.id
+    entries: list[Settled | HoldClosed] = [Settled(hold.account.id, batch_account, *moved, signed)]
+    if receipt.final and all(other.final for other in hold.lines.values() if other is not line):
+        left_ucr = hold.account.balance_ucr - sum(moved)
+        entries.append(HoldClosed(hold.hold.id, hold.account.id, left_ucr, CloseReason.FINAL, True))
+    return entries
+
+
+def apply(state: State, entry: Settled) -> None:
+    """Raises Refused or InvariantError for an entry that `decide` would not have made."""
+    receipt = entry.receipt.receipt
+    found = due(state, receipt, state.time_ms)
+    if found is None:
+        raise InvariantError(f"the receipt of entry {state.index} had been superseded")
+    hold, line, moved = found.hold, found.line, found.moved
+    if hold.account.id != entry.hold_account or moved != (entry.paid_ucr, entry.fee_ucr):
+        raise InvariantError(f"entry {state.index} moves {entry.paid_ucr} + {entry.fee_ucr} µcr; {moved} are due")
+    batch = line.node.batches.get(hold.hold.model) or _open_batch(state, line, hold)
+    if batch.account.id != entry.batch_account:
+        raise InvariantError(f"entry {state.index} pays batch {entry.batch_account}, not {batch.account.id}")
+    state.move(hold.account, batch.account, moved.paid_ucr, Code.PAY)
+    state.move(hold.account, state.accounts[BURNED], moved.fee_ucr, Code.FEE)
+    units = receipt.units - line.units
+    _record(state, line, entry.receipt)
+    batch.units += units
+    if hold.hold.weight == 0:
+        batch.free_units += units
+        line.node.free_units += units
+        state.touch(line.node)
+    state.touch(batch)
+    ids = (hold.account.id, line.node.id, batch.account.id)
+    state.add("settlements", (state.index, *ids, units, moved.paid_ucr, moved.fee_ucr))
+
+
+def _record(state: State, line: HoldLine, signed: SignedReceipt) -> None:
+    """Make this receipt the newest of its line."""
+    receipt = signed.receipt
+    line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
+    line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
+    line.receipt_index, line.receipt = state.index, signed.pack()
+    state.touch(line)
+
+
+def _open_batch(state: State, line: HoldLine, hold: LiveHold) -> Batch:
+    """It keeps the policy in force when its first receipt came."""
+    account = state.open_account(AccountKind.BATCH)
+    batch = Batch(account, line.node, hold.hold.model, state.rules, state.time_ms)
+    state.batches[account.id] = batch
+    line.node.batches[hold.hold.model] = batch
+    return batch

@@ -1,0 +1,1 @@
+"""A client of a ledger: reads it, sends it what was signed, and checks what it answers."""

@@ -1,0 +1,183 @@
+"""A small world around a ledger: its keys, people, nodes and a model, and what they sign."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import count
+from typing import Any
+
+from nectar_ledger.core.ledger import Ledger
+from nectar_ledger.core.machine import Accepted, Answer, Draft, Outcome, Rejected
+from nectar_ledger.core.orders import Begin, Obey, Order, Settle
+from nectar_ledger.core.state import State
+from nectar_protocol.announcement import Profile
+from nectar_protocol.command import Command
+from nectar_protocol.commands import (
+    BindPayee,
+    ExtendHold,
+    FundPurse,
+    Grant,
+    KeyPurpose,
+    KeyState,
+    OpenHold,
+    PublishModel,
+    SetKey,
+)
+from nectar_protocol.entries import Genesis
+from nectar_protocol.entry import entry_hash, pack_entry
+from nectar_protocol.hold import Hold, Line, SignedHold, sorted_lines
+from nectar_protocol.identity import Identity
+from nectar_protocol.metering import units
+from nectar_protocol.modelentry import AuditState, BlockCost, ModelEntry
+from nectar_protocol.policy import EXAMPLE, Policy
+from nectar_protocol.receipt import Receipt, SignedReceipt, Work
+
+START_MS = 1_800_000_000_000
+ORIGIN = "ledger.example/test"
+MODEL = ModelEntry(sha256(b"a model").digest(), 1, AuditState.ENFORCED, (BlockCost(20_000_000, 4_000, 0),) * 8)
+POLICY = replace(EXAMPLE, hold_least_ucr=1, purse_step_ucr=1_000, grants_ucr=10**15, batch_ms=60_000)
+FAR_MS = START_MS + 10**12
+
+
+def person(name: str) -> Identity:
+    """The same key for the same name."""
+    return Identity.from_seed(sha256(name.encode()).digest())
+
+
+@dataclass
+class Keys:
+    operator: Identity = field(default_factory=lambda: person("operator"))
+    publisher: Identity = field(default_factory=lambda: person("publisher"))
+    holds: Identity = field(default_factory=lambda: person("holds"))
+    log: Identity = field(default_factory=lambda: person("log"))
+
+
+class World:
+    """What anybody signs for one ledger, whose ID follows from its genesis. Command IDs are counted."""
+
+    def __init__(self, policy: Policy = POLICY, model: ModelEntry = MODEL, start_ms: int = START_MS) -> None:
+        self.keys, self.policy, self.model = Keys(), policy, model
+        keys = self.keys
+        self.genesis = Genesis(
+            ORIGIN, keys.operator.public, keys.publisher.public, keys.holds.public, keys.log.public, policy
+        )
+        self.ledger = entry_hash(pack_entry(start_ms, self.genesis))
+        self._ids = count(1)
+
+    def sign_hold(self, hold: Hold) -> SignedHold:
+        return hold.signed(self.keys.holds)
+
+    def obey(self, kind: type[Command], *signers: Identity, **fields: Any) -> Obey:
+        """A signed command of a kind, with a salt."""
+        number = next(self._ids)
+        command = kind(ledger=self.ledger, id=number.to_bytes(16, "big"), expires_ms=FAR_MS, **fields)
+        return Obey(command.signed(*signers), sha256(number.to_bytes(16, "big")).digest())
+
+    def grant(self, account: Identity, amount_ucr: int) -> Obey:
+        operator = self.keys.operator
+        return self.obey(Grant, operator, operator=operator.public, account=account.public, amount_ucr=amount_ucr)
+
+    def fund(self, account: Identity, amount_ucr: int) -> Obey:
+        return self.obey(FundPurse, account, account=account.public, amount_ucr=amount_ucr)
+
+    def bind(self, node: Identity, payee: Identity) -> Obey:
+        return self.obey(BindPayee, node, payee, node=node.public, payee=payee.public)
+
+    def publish_model(self) -> Obey:
+        publisher = self.keys.publisher
+        return self.obey(PublishModel, publisher, publisher=publisher.public, entry=self.model)
+
+    def set_key(self, key: Identity, purpose: KeyPurpose, state: KeyState = KeyState.ACTIVE) -> Obey:
+        operator = self.keys.operator
+        return self.obey(SetKey, operator, operator=operator.public, key=key.public, purpose=purpose, state=state)
+
+    def open_hold(
+        self, payer: Identity, session: Identity, caps: dict[Identity, int], expires_ms: int, weight: int = 1
+    ) -> Obey:
+        """Of weight 0 where the payer is the session."""
+        return self.obey(
+            OpenHold, payer, payer=payer.public, session=session.public, model=self.model.model,
+            policy=self.policy.id, hold_expires_ms=expires_ms, weight=0 if payer == session else weight,
+            profiles=frozenset(Profile), lines=lines_of(caps),
+        )  # fmt: skip
+
+    def extend(self, payer: Identity, hold: Hold, caps: dict[Identity, int], expires_ms: int) -> Obey:
+        return self.obey(
+            ExtendHold, payer, payer=payer.public, hold=hold.id, hold_expires_ms=expires_ms,
+            revision=hold.revision + 1, lines=lines_of(caps),
+        )  # fmt: skip
+
+    def receipt(
+        self, hold: Hold, node: Identity, session: Identity, seq: int, tokens: int, final: bool = False
+    ) -> Settle:
+        """A running total of `tokens` decoded, through all blocks."""
+        work = Work(reserved_tokens=0, decode_tokens=tokens, decode_context=tokens * (tokens - 1) // 2)
+        due = units(work, 0, len(self.model.blocks), Profile.F32, self.model, self.policy)
+        receipt = Receipt(
+            hold.id, node.public, session.public, bytes(32), seq, 0, len(self.model.blocks), Profile.F32, final, work,
+            due,
+        )  # fmt: skip
+        return Settle(SignedReceipt(receipt, receipt.sign(node), receipt.sign(session)))
+
+
+def lines_of(caps: dict[Identity, int]) -> tuple[Line, ...]:
+    return sorted_lines(Line(node.public, cap) for node, cap in caps.items())
+
+
+class Book:
+    """A ledger in memory, with the log that it has written: what the sequencer does, without a store."""
+
+    def __init__(self, world: World, now_ms: int = START_MS) -> None:
+        self.world, self.now_ms = world, now_ms
+        self.ledger = Ledger(State(), world.sign_hold)
+        self.log: list[Draft] = []
+        self.rows: dict[str, dict[tuple[object, ...], tuple[object, ...]]] = {}
+        self._answers: dict[bytes, tuple[bytes, Answer]] = {}
+        self.do(Begin(world.genesis))
+
+    @property
+    def state(self) -> State:
+        return self.ledger.state
+
+    def submit(self, order: Order) -> Outcome:
+        key = self.ledger.key(order)
+        if key is not None and key.id in self._answers:
+            body_hash, answer = self._answers[key.id]
+            return answer if body_hash == key.body_hash else Rejected("conflict", "another command has this ID")
+        decision = self.ledger.decide(order, self.now_ms)
+        if isinstance(decision, Rejected):
+            return decision
+        return self._append(decision, key and (key.id, key.body_hash))
+
+    def _append(self, decision: Accepted, key: tuple[bytes, bytes] | None) -> Answer:
+        answer = Answer(len(self.log) if decision.drafts else None, decision.response)
+        for draft in decision.drafts:
+            self.ledger.apply(len(self.log), draft.entry, draft.sealed)
+            self.log.append(draft)
+        if key is not None and decision.drafts:
+            self._answers[key[0]] = key[1], answer
+        return answer
+
+    def do(self, *orders: Order) -> list[Answer]:
+        """Each must be accepted."""
+        answers = []
+        for order in orders:
+            outcome = self.submit(order)
+            assert isinstance(outcome, Answer), outcome
+            answers.append(outcome)
+        return answers
+
+    def open(self, order: Obey) -> Hold:
+        (answer,) = self.do(order)
+        return SignedHold.unpack(answer.response).hold
+
+
+def replay(
+    drafts: Iterable[Draft], public: bool = False, each: Callable[[State], object] = lambda state: None
+) -> Ledger:
+    """The log once more, into an empty ledger."""
+    ledger = Ledger(State(public))
+    for index, draft in enumerate(drafts):
+        ledger.apply(index, draft.entry, None if public else draft.sealed)
+        each(ledger.state)
+    return ledger
