@@ -172,12 +172,9 @@ class Book:
         return SignedHold.unpack(answer.response).hold
 
 
-def replay(
-    drafts: Iterable[Draft], public: bool = False, each: Callable[[State], object] = lambda state: None
-) -> Ledger:
+def replay(drafts: Iterable[Draft], public: bool = False) -> Ledger:
     """The log once more, into an empty ledger."""
     ledger = Ledger(State(public))
     for index, draft in enumerate(drafts):
         ledger.apply(index, draft.entry, None if public else draft.sealed)
-        each(ledger.state)
     return ledger
