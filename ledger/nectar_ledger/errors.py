@@ -5,6 +5,10 @@ class LedgerError(Exception):
     """Something that an operator, or who sent a command, can act on went wrong in the ledger."""
 
 
+class HomeError(LedgerError):
+    """The ledger's data folder is not as it must be, or what was asked of the ledger in it is refused."""
+
+
 class StoreError(LedgerError):
     """The database cannot be used as it is."""
 

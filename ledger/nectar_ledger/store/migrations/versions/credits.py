@@ -116,14 +116,14 @@ def upgrade() -> None:
     op.create_index("holds_purse", "holds", ["purse_id", "account_id"])
     op.create_table(
         "keys",
-        sa.Column("key", sa.LargeBinary, nullable=False),
+        sa.Column("key", sa.LargeBinary, primary_key=True),
         index_column("purpose"),
         number("state"),
         number("changed_index"),
     )
     op.create_table(
         "models",
-        sa.Column("model", sa.LargeBinary, nullable=False),
+        sa.Column("model", sa.LargeBinary, primary_key=True),
         index_column("version"),
         sa.Column("id", sa.LargeBinary, nullable=False),
         number("idx"),
