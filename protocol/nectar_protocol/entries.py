@@ -19,7 +19,7 @@ from nectar_protocol.note import check_name
 from nectar_protocol.policy import Policy
 from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
 from nectar_protocol.receipt import SignedReceipt
-from nectar_protocol.record import MAX_COUNT, Count, Digest, Key, Nested, Record, Uint
+from nectar_protocol.record import MAX_COUNT, Count, Digest, Key, Nested, Record, Uint, sound
 
 SETTLEMENT = struct.Struct(">QQQQ")
 MAX_NETWORK = 128
@@ -95,9 +95,15 @@ class Settled:
         return SETTLEMENT.pack(*amounts) + self.receipt.pack()
 
     @classmethod
-    def read(cls, reader: Reader) -> "Settled":
-        hold, batch, paid, fee = SETTLEMENT.unpack(reader.take(SETTLEMENT.size))
-        return cls(hold, batch, paid, fee, SignedReceipt.unpack(reader.take(RECEIPT_SIZE)))
+    def unpack(cls, data: bytes) -> "Settled":
+        """Raises MalformedError."""
+        if len(data) != SETTLEMENT.size + RECEIPT_SIZE:
+            raise MalformedError(f"a settlement of {len(data)} bytes; it has {SETTLEMENT.size + RECEIPT_SIZE}")
+        hold, batch, paid, fee = SETTLEMENT.unpack_from(data)
+        receipt = SignedReceipt.unpack(data[SETTLEMENT.size :])
+        settled = sound(cls, hold_account=hold, batch_account=batch, paid_ucr=paid, fee_ucr=fee, receipt=receipt)
+        settled.__post_init__()
+        return settled
 
 
 class CloseReason(IntEnum):

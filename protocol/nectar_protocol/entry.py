@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from nectar_protocol.codec import Reader
 from nectar_protocol.command import Command, SignedCommand
 from nectar_protocol.commands import (
     BindPayee,
@@ -40,7 +39,7 @@ from nectar_protocol.entries import (
 )
 from nectar_protocol.errors import ConflictError, MalformedError
 from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
-from nectar_protocol.record import Record
+from nectar_protocol.record import Record, sound
 
 FORMAT = 1
 HEADER = struct.Struct(">BBHQ")
@@ -92,6 +91,7 @@ COMMANDS: dict[Kind, tuple[type[Command], ...]] = {
     Kind.DISPUTE: (Dispute,),
     Kind.GRANT: (Grant,),
 }
+KINDS = {int(kind): kind for kind in Kind}
 KIND_OF: dict[type[Any], Kind] = {
     Settled: Kind.SETTLE,
     **{record: kind for kind, record in RECORDS.items()},
@@ -118,22 +118,23 @@ def pack_entry(time_ms: int, body: Body) -> bytes:
 
 def parse_entry(data: bytes) -> Entry:
     """Signatures are not verified. Raises MalformedError for anything that `pack_entry` does not make."""
-    reader = Reader(data)
-    form, number, zero, time_ms = HEADER.unpack(reader.take(HEADER.size))
-    if form != FORMAT or zero or number not in set(Kind):
+    if len(data) < HEADER.size:
+        raise MalformedError(f"an entry of {len(data)} bytes; it has at least {HEADER.size}")
+    form, number, zero, time_ms = HEADER.unpack_from(data)
+    kind = KINDS.get(number)
+    if form != FORMAT or zero or kind is None:
         raise MalformedError(f"not an entry of a format and kind that are known here: {data[:4].hex()}")
-    kind = Kind(number)
     body: Body
+    content = data[HEADER.size :]
     if kind is Kind.SETTLE:
-        body = Settled.read(reader)
+        body = Settled.unpack(content)
     elif kind in COMMANDS:
-        body = parse_command(reader.take(len(data) - HEADER.size))
+        body = parse_command(content)
         if not isinstance(body.command, COMMANDS[kind]):
             raise MalformedError(f"a {body.command.NAME} stands in an entry of kind {kind.name}")
     else:
-        body = RECORDS[kind].read(reader)  # type: ignore[assignment]  # the table says which record it is
-    reader.end()
-    return Entry(kind, time_ms, body)
+        body = RECORDS[kind].unpack(content)  # type: ignore[assignment]  # the table says which record it is
+    return sound(Entry, kind=kind, time_ms=time_ms, body=body)
 
 
 def entry_hash(entry: bytes) -> bytes:

@@ -8,10 +8,12 @@ running totals: how a session was cut into steps changes nothing.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from operator import mul
 
 from nectar_protocol.announcement import Profile
 from nectar_protocol.errors import ConflictError, MalformedError
-from nectar_protocol.modelentry import ModelEntry
+from nectar_protocol.modelentry import ModelEntry, SpanCost
 from nectar_protocol.money import MILLION
 from nectar_protocol.policy import Policy
 from nectar_protocol.receipt import Receipt, Work
@@ -23,46 +25,42 @@ DIVISOR = MILLION**3 * FLOPS_PER_UNIT
 
 @dataclass(frozen=True)
 class Meter:
-    """What work is worth in one span of a model: FLOPs per token and, by window, per position, and the divisor below.
+    """What work is worth in one span of a model. Worth making once for many receipts; `units` alone is for one."""
 
-    Worth making once for many receipts; `units` alone is for one.
-    """
-
-    token_flops: int
-    position_flops: tuple[tuple[int, int], ...]
+    cost: SpanCost
     profile_ppm: int
     policy: Policy
 
     @classmethod
     def of(cls, start: int, stop: int, profile: Profile, model: ModelEntry, policy: Policy) -> "Meter":
         """Raises ConflictError for blocks that the model has not."""
-        token_flops, position_flops = model.span_flops(start, stop)
-        return cls(token_flops, position_flops, policy.profile_ppm(profile), policy)
-
-    def flops(self, tokens: int, context: int) -> int:
-        """Reference FLOPs of `tokens` that stood at positions which add up to `context`.
-
-        A windowed block counts min(context, tokens × window) positions: totals do not tell where each token stood, and
-        this is never more than every token at a full window.
-        """
-        total = tokens * self.token_flops
-        for window, flops in self.position_flops:
-            total += (min(context, tokens * window) if window else context) * flops
-        return total
+        return cls(model.span(start, stop), policy.profile_ppm(profile), policy)
 
     def units(self, work: Work) -> int:
         """Raises MalformedError for more units than a receipt can hold."""
-        reserved, prefill, prefill_context, decode, decode_context, backward, backward_context = work
-        policy = self.policy
-        running = policy.prefill_ppm * self.flops(prefill, prefill_context)
-        running += policy.decode_ppm * self.flops(decode, decode_context)
-        if backward:
-            running += policy.backward_ppm * self.flops(backward, backward_context)
-        opening = policy.opening_ppm * policy.decode_ppm * reserved * self.token_flops
-        total = (running * MILLION + opening) * self.profile_ppm // DIVISOR
+        worth = self._worth
+        weighted = self._weighted(work) if worth is None else sum(map(mul, worth, work))
+        total = weighted // DIVISOR
         if total > MAX_COUNT:
             raise MalformedError(f"{total} units are more than a receipt holds")
         return total
+
+    @cached_property
+    def _worth(self) -> Work | None:
+        """What one of each field of Work is worth; None where a window makes a context worth less than its sum."""
+        if self.cost.is_windowed:
+            return None
+        ones = (Work(*(int(i == field) for i in range(len(Work._fields)))) for field in range(len(Work._fields)))
+        return Work(*(self._weighted(one) for one in ones))
+
+    def _weighted(self, work: Work) -> int:
+        reserved, prefill, prefill_context, decode, decode_context, backward, backward_context = work
+        flops, policy = self.cost.flops, self.policy
+        running = policy.prefill_ppm * flops(prefill, prefill_context)
+        running += policy.decode_ppm * flops(decode, decode_context)
+        running += policy.backward_ppm * flops(backward, backward_context)
+        opening = policy.opening_ppm * policy.decode_ppm * flops(reserved, 0)
+        return (running * MILLION + opening) * self.profile_ppm
 
 
 def units(work: Work, start: int, stop: int, profile: Profile, model: ModelEntry, policy: Policy) -> int:

@@ -87,16 +87,13 @@ class ModelEntry(Record):
         """SHA-256 of the struct."""
         return hashlib.sha256(self.pack()).digest()
 
-    def span_flops(self, start: int, stop: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-        """Of blocks [start, stop): FLOPs per token, and (window, FLOPs per position) for each window they have.
-
-        Raises ConflictError for blocks the model has not.
-        """
+    def span(self, start: int, stop: int) -> "SpanCost":
+        """What blocks [start, stop) cost. Raises ConflictError for blocks the model has not."""
         if not 0 <= start < stop <= len(self.blocks):
             raise ConflictError(f"[{start}, {stop}) is not a span of this model's {len(self.blocks)} blocks")
         per_token, per_position = self._sums
-        spans = ((window, sums[stop] - sums[start]) for window, sums in per_position.items())
-        return per_token[stop] - per_token[start], tuple((window, flops) for window, flops in spans if flops)
+        by_window = ((window, sums[stop] - sums[start]) for window, sums in per_position.items())
+        return SpanCost(per_token[stop] - per_token[start], tuple((window, cost) for window, cost in by_window if cost))
 
     @cached_property
     def _sums(self) -> tuple[Sequence[int], dict[int, Sequence[int]]]:
@@ -106,3 +103,26 @@ class ModelEntry(Record):
             by_window[cost.window][number] = cost.position_flops
         per_token = list(accumulate((cost.token_flops for cost in self.blocks), initial=0))
         return per_token, {window: list(accumulate(costs, initial=0)) for window, costs in by_window.items()}
+
+
+@dataclass(frozen=True)
+class SpanCost:
+    """Reference FLOPs of a span: per token and, by window (0 is none), per position."""
+
+    token_flops: int
+    position_flops: tuple[tuple[int, int], ...]
+
+    @property
+    def is_windowed(self) -> bool:
+        return any(window for window, _ in self.position_flops)
+
+    def flops(self, tokens: int, context: int) -> int:
+        """Of `tokens` that stood at positions which add up to `context`.
+
+        A windowed block counts min(context, tokens × window) positions: totals do not tell where each token stood, and
+        this is never more than every token at a full window.
+        """
+        total = tokens * self.token_flops
+        for window, flops in self.position_flops:
+            total += (min(context, tokens * window) if window else context) * flops
+        return total

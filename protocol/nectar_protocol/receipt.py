@@ -18,14 +18,16 @@ from typing import NamedTuple
 from nectar_protocol.announcement import MAX_BLOCKS, Profile
 from nectar_protocol.errors import ConflictError, IdentityError, MalformedError
 from nectar_protocol.identity import SIGNATURE_SIZE, Identity, PublicKey, verify
-from nectar_protocol.record import MAX_COUNT
+from nectar_protocol.record import MAX_COUNT, sound
 
 MAGIC = b"NECRCPT1"
 SERVER_ROLE = b"nectar/receipt/v1/server\n"
 SESSION_ROLE = b"nectar/receipt/v1/session\n"
 BODY = struct.Struct(">8s32s32s32s32sQHHHHQQQQQQQQ")
-SIZE = BODY.size + 2 * SIGNATURE_SIZE
+SIGNED = struct.Struct(f"{BODY.format}{SIGNATURE_SIZE}s{SIGNATURE_SIZE}s")
+SIZE = SIGNED.size
 FINAL = 1
+PROFILES = tuple(Profile)
 
 
 class Work(NamedTuple):
@@ -63,15 +65,19 @@ class Receipt:
     def __post_init__(self) -> None:
         if not len(self.hold) == len(self.server) == len(self.session) == len(self.commitment) == 32:
             raise MalformedError("hold, server, session and commitment of a receipt are 32 bytes each")
+        self._check()
+
+    def _check(self) -> None:
         if self.server == self.session:
             raise MalformedError("a session's key is not its node's")
         if not 0 < self.seq <= MAX_COUNT:
             raise MalformedError(f"seq = {self.seq}; receipts are counted from 1 to {MAX_COUNT}")
         if not 0 <= self.start < self.stop <= MAX_BLOCKS:
             raise MalformedError(f"[{self.start}, {self.stop}) is not a span of blocks")
-        if min(*self.work, self.units) < 0 or max(*self.work, self.units) > MAX_COUNT:
+        work, units = self.work, self.units
+        if min(work) < 0 or max(work) > MAX_COUNT or not 0 <= units <= MAX_COUNT:
             raise MalformedError(f"tokens, contexts and units of a receipt are 0 to {MAX_COUNT}")
-        _, p, p_context, d, d_context, b, b_context = self.work
+        _, p, p_context, d, d_context, b, b_context = work
         if (p_context and not p) or (d_context and not d) or (b_context and not b):
             raise MalformedError("a receipt counts positions of tokens that it does not count")
 
@@ -87,13 +93,22 @@ class Receipt:
         """Raises MalformedError for anything that `body` does not make."""
         if len(data) != BODY.size:
             raise MalformedError(f"a receipt's body of {len(data)} bytes; it has {BODY.size}")
-        magic, hold, server, session, commitment, seq, start, stop, profile, flags, *counts, units = BODY.unpack(data)
-        if magic != MAGIC or flags & ~FINAL or profile >= len(Profile):
+        return cls.from_fields(*BODY.unpack(data))
+
+    @classmethod
+    def from_fields(
+        cls, magic: bytes, hold: bytes, server: PublicKey, session: PublicKey, commitment: bytes, seq: int, start: int,
+        stop: int, profile: int, flags: int, *counts: int,
+    ) -> "Receipt":  # fmt: skip
+        """A receipt from what BODY unpacks. Raises MalformedError."""
+        if magic != MAGIC or flags & ~FINAL or profile >= len(PROFILES):
             raise MalformedError("not a receipt of version 1, or with a profile or a flag that version 1 has not")
-        return cls(
-            hold, PublicKey(server), PublicKey(session), commitment, seq, start, stop, Profile(profile), bool(flags),
-            Work(*counts), units,
+        receipt = sound(
+            cls, hold=hold, server=server, session=session, commitment=commitment, seq=seq, start=start, stop=stop,
+            profile=PROFILES[profile], final=flags == FINAL, work=Work(*counts[:-1]), units=counts[-1],
         )  # fmt: skip
+        receipt._check()
+        return receipt
 
     def sign(self, identity: Identity) -> bytes:
         """The signature of the server or of the session, as the key says. Raises IdentityError for any other key."""
@@ -131,8 +146,9 @@ class SignedReceipt:
         """Parse without verifying. Raises MalformedError."""
         if len(data) != SIZE:
             raise MalformedError(f"a receipt of {len(data)} bytes; it has {SIZE}")
-        middle = BODY.size + SIGNATURE_SIZE
-        return cls(Receipt.from_body(data[: BODY.size]), bytes(data[BODY.size : middle]), bytes(data[middle:]))
+        *fields, server_signature, session_signature = SIGNED.unpack(data)
+        receipt = Receipt.from_fields(*fields)
+        return sound(cls, receipt=receipt, server_signature=server_signature, session_signature=session_signature)
 
     def verify(self) -> None:
         """Raises SignatureError unless both signed it."""

@@ -11,13 +11,25 @@ sound: whoever builds or reads one gets it whole, every field within its bounds,
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Protocol, Self, get_type_hints
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
 
 from nectar_protocol.codec import Reader
 from nectar_protocol.errors import MalformedError
 from nectar_protocol.identity import PUBLIC_KEY_SIZE, PublicKey
 
 MAX_COUNT = 2**53 - 1  # JavaScript's integers are exact up to here
+Sound = TypeVar("Sound")
+
+
+def sound(type_: type[Sound], /, **fields: Any) -> Sound:
+    """A frozen dataclass of fields that are known to be sound, without its own checks.
+
+    Several times faster than its constructor, which sets each field by a call: for what is read thousands of times a
+    second.
+    """
+    made = object.__new__(type_)
+    made.__dict__.update(fields)
+    return made
 
 
 class Codec(Protocol):

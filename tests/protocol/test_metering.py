@@ -13,7 +13,7 @@ from nectar_protocol import errors
 from nectar_protocol.announcement import Profile
 from nectar_protocol.errors import ConflictError, MalformedError
 from nectar_protocol.identity import PublicKey
-from nectar_protocol.metering import Meter, check_units, units
+from nectar_protocol.metering import check_units, units
 from nectar_protocol.modelentry import AuditState, BlockCost, ModelEntry
 from nectar_protocol.policy import EXAMPLE, Policy, Swarm
 from nectar_protocol.receipt import Receipt, Work
@@ -124,7 +124,7 @@ def test_a_window_charges_at_least_each_token_by_itself_and_never_more_than_full
 ) -> None:
     cost = BlockCost(0, 1, window)
     entry = ModelEntry(bytes(32), 1, AuditState.SHADOW, (cost,))
-    charged = Meter.of(0, 1, Profile.F32, entry, POLICY).flops(len(positions), sum(positions))
+    charged = entry.span(0, 1).flops(len(positions), sum(positions))
     assert sum(min(position, window) for position in positions) <= charged <= len(positions) * window
 
 

@@ -33,6 +33,7 @@ from nectar_protocol.entries import (
 from nectar_protocol.entry import Body, entry_hash, pack_entry, parse_entry, seal
 from nectar_protocol.errors import ProtocolError
 from nectar_protocol.hold import Hold, SignedHold
+from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
 
 from nectar_ledger.core import batching, disputes, epochs, holding, purses, registry, rules, settling
 from nectar_ledger.core.machine import Accepted, Draft, Key, Rejected, Row
@@ -135,7 +136,7 @@ class Ledger:
         state = self.state
         match body:
             case Settled():
-                settling.apply(state, body)
+                settling.apply(state, body, entry[-RECEIPT_SIZE:])
             case HoldOpened():
                 self._record(holding.apply_opened(state, body, sealed), body.hold.pack())
             case HoldClosed():

@@ -1,6 +1,7 @@
 """How a receipt becomes credits: out of the hold's account, to the node's batch and to be burned."""
 
 from dataclasses import dataclass
+from operator import lt
 
 from nectar_protocol.entries import CloseReason, HoldClosed, Settled
 from nectar_protocol.errors import ProtocolError
@@ -44,17 +45,12 @@ def due(state: State, receipt: Receipt, now_ms: int) -> Due | None:
     if now_ms > hold.hold.expires_ms and now_ms > state.grace_ends_ms(hold):
         raise Refused(Reason.HOLD_EXPIRED, "the hold's grace is over: what it set aside goes back to its payer")
     _check_totals(line, hold, receipt)
-    try:
-        units = state.meter(hold, receipt.start, receipt.stop, receipt.profile).units(receipt.work)
-    except ProtocolError as error:
-        raise Refused(Reason.WRONG_UNITS, str(error)) from error
-    if receipt.units != units:
-        message = f"the receipt says {receipt.units} units; its work comes to {units} under the hold's policy"
-        raise Refused(Reason.WRONG_UNITS, message)
-    if units > line.cap_units:
-        raise Refused(Reason.OVER_CAP, f"{units} units are over the line's cap of {line.cap_units}")
+    _check_units(state, hold, receipt)
+    if receipt.units > line.cap_units:
+        raise Refused(Reason.OVER_CAP, f"{receipt.units} units are over the line's cap of {line.cap_units}")
     policy = hold.policy
-    return Due(hold, line, settle(line.units, units, hold.hold.weight, policy.price, policy.fee_ppm))
+    moved = settle(line.units, receipt.units, hold.hold.weight, policy.price, policy.fee_ppm)
+    return Due(hold, line, moved)
 
 
 def _check_totals(line: HoldLine, hold: LiveHold, receipt: Receipt) -> None:
@@ -62,10 +58,20 @@ def _check_totals(line: HoldLine, hold: LiveHold, receipt: Receipt) -> None:
         if receipt.profile not in hold.hold.profiles:
             raise Refused(Reason.WRONG_PROFILE, f"the hold does not take {receipt.profile.name.lower()}")
         return
-    if (receipt.start, receipt.stop, receipt.profile) != (line.start, line.stop, line.profile):
+    if receipt.start != line.start or receipt.stop != line.stop or receipt.profile is not line.profile:
         raise Refused(Reason.WRONG_TOTALS, "the receipts of a line are of one span and one profile")
-    if receipt.units < line.units or any(now < before for now, before in zip(receipt.work, line.work, strict=True)):
+    if receipt.units < line.units or any(map(lt, receipt.work, line.work)):
         raise Refused(Reason.WRONG_TOTALS, "a total falls: the receipts of a line are running totals")
+
+
+def _check_units(state: State, hold: LiveHold, receipt: Receipt) -> None:
+    try:
+        units = state.meter(hold, receipt.start, receipt.stop, receipt.profile).units(receipt.work)
+    except ProtocolError as error:
+        raise Refused(Reason.WRONG_UNITS, str(error)) from error
+    if receipt.units != units:
+        message = f"the receipt says {receipt.units} units; its work comes to {units} under the hold's policy"
+        raise Refused(Reason.WRONG_UNITS, message)
 
 
 def decide(state: State, signed: SignedReceipt, now_ms: int) -> list[Settled | HoldClosed]:
@@ -84,8 +90,8 @@ def decide(state: State, signed: SignedReceipt, now_ms: int) -> list[Settled | H
     return entries
 
 
-def apply(state: State, entry: Settled) -> None:
-    """Raises Refused or InvariantError for an entry that `decide` would not have made."""
+def apply(state: State, entry: Settled, packed: bytes) -> None:
+    """`packed` is the entry's receipt. Raises Refused or InvariantError for what `decide` would not have made."""
     receipt = entry.receipt.receipt
     found = due(state, receipt, state.time_ms)
     if found is None:
@@ -99,7 +105,7 @@ def apply(state: State, entry: Settled) -> None:
     state.move(hold.account, batch.account, moved.paid_ucr, Code.PAY)
     state.move(hold.account, state.accounts[BURNED], moved.fee_ucr, Code.FEE)
     units = receipt.units - line.units
-    _record(state, line, entry.receipt)
+    _record(state, line, receipt, packed)
     batch.units += units
     if hold.hold.weight == 0:
         batch.free_units += units
@@ -110,12 +116,11 @@ def apply(state: State, entry: Settled) -> None:
     state.add("settlements", (state.index, *ids, units, moved.paid_ucr, moved.fee_ucr))
 
 
-def _record(state: State, line: HoldLine, signed: SignedReceipt) -> None:
+def _record(state: State, line: HoldLine, receipt: Receipt, packed: bytes) -> None:
     """Make this receipt the newest of its line."""
-    receipt = signed.receipt
     line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
     line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
-    line.receipt_index, line.receipt = state.index, signed.pack()
+    line.receipt_index, line.receipt = state.index, packed
     state.touch(line)
 
 
