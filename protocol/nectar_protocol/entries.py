@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from nectar_protocol.codec import Reader, uint
 from nectar_protocol.command import Command, SignedCommand
@@ -19,7 +19,7 @@ from nectar_protocol.note import check_name
 from nectar_protocol.policy import Policy
 from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
 from nectar_protocol.receipt import SignedReceipt
-from nectar_protocol.record import MAX_COUNT, Count, Digest, Key, Nested, Record, Uint, sound
+from nectar_protocol.record import MAX_COUNT, Count, Digest, Key, Nested, Record, Uint
 
 SETTLEMENT = struct.Struct(">QQQQ")
 MAX_NETWORK = 128
@@ -76,8 +76,7 @@ class HoldOpened(Record):
     seal: Digest
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(NamedTuple):
     """A line's newest receipt, and what it moves: from the hold's account to the batch's, and to be burned."""
 
     hold_account: int
@@ -86,13 +85,8 @@ class Settled:
     fee_ucr: int
     receipt: SignedReceipt
 
-    def __post_init__(self) -> None:
-        if max(self.hold_account, self.batch_account, self.paid_ucr, self.fee_ucr) > MAX_COUNT:
-            raise MalformedError(f"accounts and amounts of a settlement are 0 to {MAX_COUNT}")
-
     def pack(self) -> bytes:
-        amounts = (self.hold_account, self.batch_account, self.paid_ucr, self.fee_ucr)
-        return SETTLEMENT.pack(*amounts) + self.receipt.pack()
+        return SETTLEMENT.pack(*self[:-1]) + self.receipt.pack()
 
     @classmethod
     def unpack(cls, data: bytes) -> "Settled":
@@ -100,10 +94,9 @@ class Settled:
         if len(data) != SETTLEMENT.size + RECEIPT_SIZE:
             raise MalformedError(f"a settlement of {len(data)} bytes; it has {SETTLEMENT.size + RECEIPT_SIZE}")
         hold, batch, paid, fee = SETTLEMENT.unpack_from(data)
-        receipt = SignedReceipt.unpack(data[SETTLEMENT.size :])
-        settled = sound(cls, hold_account=hold, batch_account=batch, paid_ucr=paid, fee_ucr=fee, receipt=receipt)
-        settled.__post_init__()
-        return settled
+        if max(hold, batch, paid, fee) > MAX_COUNT:
+            raise MalformedError(f"accounts and amounts of a settlement are 0 to {MAX_COUNT}")
+        return cls(hold, batch, paid, fee, SignedReceipt.unpack(data[SETTLEMENT.size :]))
 
 
 class CloseReason(IntEnum):

@@ -8,9 +8,8 @@ keeps the part can show it.
 
 import hashlib
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from nectar_protocol.command import Command, SignedCommand
 from nectar_protocol.commands import (
@@ -39,7 +38,7 @@ from nectar_protocol.entries import (
 )
 from nectar_protocol.errors import ConflictError, MalformedError
 from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
-from nectar_protocol.record import Record, sound
+from nectar_protocol.record import Record
 
 FORMAT = 1
 HEADER = struct.Struct(">BBHQ")
@@ -99,8 +98,7 @@ KIND_OF: dict[type[Any], Kind] = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of the log. `time_ms` is the sequencer's, and never falls from entry to entry."""
 
     kind: Kind
@@ -134,7 +132,7 @@ def parse_entry(data: bytes) -> Entry:
             raise MalformedError(f"a {body.command.NAME} stands in an entry of kind {kind.name}")
     else:
         body = RECORDS[kind].unpack(content)  # type: ignore[assignment]  # the table says which record it is
-    return sound(Entry, kind=kind, time_ms=time_ms, body=body)
+    return Entry(kind, time_ms, body)
 
 
 def entry_hash(entry: bytes) -> bytes:

@@ -76,8 +76,8 @@ def settle(units_before: int, units: int, weight: int, price: int, fee_ppm: int)
     """
     if units < units_before:
         raise MalformedError(f"units fall from {units_before} to {units}; they only rise")
-    if weight == 0 or price == 0:
+    if weight == 0:
         return Settlement(0, 0)
-    before, total = charge_ucr(units_before, weight, price), charge_ucr(units, weight, price)
+    before, total = units_before * weight * price // MILLION, charge_ucr(units, weight, price)
     paid = node_share_ucr(total, fee_ppm) - node_share_ucr(before, fee_ppm)
     return Settlement(paid, total - before - paid)

@@ -97,8 +97,8 @@ def apply_closed(state: State, entry: BatchClosed) -> None:
     verdicts = [_shown(state, index, sealed) for index, sealed in entry.verdicts]
     if not state.public and [given.index for given in batch.verdicts] != [index for index, _ in entry.verdicts]:
         raise InvariantError(f"entry {state.index} leaves out a verdict")
-    if any(verdict.batch != entry.account for verdict in verdicts):
-        raise InvariantError(f"entry {state.index} shows a verdict on another batch")
+    if not all(_is_on(state, batch, verdict) for verdict in verdicts):
+        raise InvariantError(f"entry {state.index} shows a verdict on another batch, or not of an auditor")
     if _outcome(state, batch, verdicts, state.time_ms) is not entry.outcome:
         raise InvariantError(f"the batch of entry {state.index} is not to be {entry.outcome.name.lower()}")
     node = batch.node
@@ -109,6 +109,12 @@ def apply_closed(state: State, entry: BatchClosed) -> None:
     del state.batches[batch.account.id], node.batches[batch.model]
     state.close_account(batch.account)
     state.touch(batch)
+
+
+def _is_on(state: State, batch: Batch, verdict: Verdict) -> bool:
+    """What can be said of it when it is shown: its auditor's key may have been revoked since."""
+    known = (verdict.auditor, KeyPurpose.AUDITOR) in state.keys
+    return known and (verdict.ledger, verdict.node, verdict.batch) == (state.ledger.id, batch.node.key, batch.account.id)
 
 
 def _shown(state: State, index: int, sealed: bytes) -> Verdict:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 @dataclass(slots=True, eq=False)
 class Books:
-    """`id` is the hash of the genesis. `time_ms` is of the newest entry; `granted_ucr` is of the epoch that runs."""
+    """`id` is the hash of the genesis; `granted_ucr` is of the epoch that runs."""
 
     TABLE: ClassVar[str] = "books"
 

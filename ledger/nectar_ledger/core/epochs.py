@@ -32,14 +32,18 @@ def apply_grant(state: State, command: Grant) -> None:
 
 def decide_epoch(state: State, now_ms: int) -> list[Emitted | EpochClosed]:
     """The entries that end an epoch, if it is over: what it emits, then its books."""
-    books, policy = state.ledger, state.rules
-    if now_ms < books.epoch_started_ms + policy.epoch_ms:
+    books = state.ledger
+    if not _is_over(state, now_ms):
         return []
     to, shares = emission(state)
     entries: list[Emitted | EpochClosed] = [
         Emitted(books.epoch, to, tuple(shares[i : i + MAX_SHARES])) for i in range(0, len(shares), MAX_SHARES)
     ]
     return [*entries, _closing(state, to, sum(share.amount_ucr for share in shares))]
+
+
+def _is_over(state: State, now_ms: int) -> bool:
+    return now_ms >= state.ledger.epoch_started_ms + state.rules.epoch_ms
 
 
 def emission(state: State) -> tuple[EmissionTo, Sequence[Share]]:
@@ -89,7 +93,7 @@ def apply_emitted(state: State, entry: Emitted) -> None:
     """Raises InvariantError for shares that are not due, or were given already."""
     to, shares = emission(state)
     due = {share.earner: share for share in shares}
-    if entry.epoch != state.ledger.epoch or entry.to is not to:
+    if entry.epoch != state.ledger.epoch or entry.to is not to or not _is_over(state, state.time_ms):
         raise InvariantError(f"entry {state.index} emits for an epoch that does not end, or to others than is due")
     for share in entry.shares:
         if due.get(share.earner) != share or share.earner in state.shares:
@@ -106,8 +110,10 @@ def apply_emitted(state: State, entry: Emitted) -> None:
 def apply_epoch(state: State, entry: EpochClosed) -> None:
     """Raises InvariantError unless the books are right."""
     books = state.ledger
-    if state.time_ms < books.epoch_started_ms + state.rules.epoch_ms:
+    if not _is_over(state, state.time_ms):
         raise InvariantError(f"entry {state.index} ends epoch {books.epoch} before its time")
+    if state.shares.keys() != {share.earner for share in emission(state)[1]}:
+        raise InvariantError(f"epoch {books.epoch} ends without all that it emits")
     if entry != _closing(state, EmissionTo.PAYEES, 0):
         raise InvariantError(f"the books of entry {state.index} are not those of its epoch")
     purses_ucr = sum(purse.balance_ucr for purse in state.purses.values())

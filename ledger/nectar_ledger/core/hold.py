@@ -6,6 +6,7 @@ from typing import ClassVar
 from nectar_protocol.announcement import Profile
 from nectar_protocol.hold import Hold
 from nectar_protocol.identity import PublicKey
+from nectar_protocol.metering import Meter
 from nectar_protocol.modelentry import ModelEntry
 from nectar_protocol.money import charge_ucr
 from nectar_protocol.policy import Policy
@@ -41,6 +42,7 @@ class HoldLine:
     stop: int = 0
     profile: Profile = Profile.F32
     work: Work = NOTHING
+    meter: Meter | None = None
 
     def row(self) -> tuple[object, ...]:
         return (

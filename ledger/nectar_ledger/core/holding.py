@@ -129,6 +129,8 @@ def apply_opened(state: State, entry: HoldOpened, sealed: bytes | None) -> Signe
     Raises Refused or InvariantError for what `decide_open` and `decide_extend` would not have made.
     """
     hold = entry.hold.hold
+    if hold.ledger != state.ledger.id:
+        raise InvariantError(f"the hold of entry {state.index} is another ledger's")
     signed = None if state.public else _request(state, entry, sealed)
     live = state.holds.get(hold.id)
     if live is None:
@@ -156,6 +158,8 @@ def _request(state: State, entry: HoldOpened, sealed: bytes | None) -> SignedCom
 
 def _open(state: State, hold: Hold, purse: Purse | None) -> None:
     escrow_ucr = check_open(state, hold, state.time_ms)
+    if hold.weight and not state.public:
+        _check_purse(purse, escrow_ucr, opens=True)
     account = state.open_account(AccountKind.HOLD)
     lines = {line.server: HoldLine(account.id, state.nodes[line.server], line.cap_units) for line in hold.lines}
     model, policy = state.newest_models[hold.model], state.policies[hold.policy]
@@ -202,7 +206,7 @@ def apply_closed(state: State, entry: HoldClosed) -> None:
     """Raises Refused or InvariantError for what would not have been decided."""
     live = find(state, entry.hold)
     due_ucr = _check_reason(state, live, entry)
-    if live.account.id != entry.account or due_ucr != entry.released_ucr:
+    if live.account.id != entry.account or due_ucr != entry.released_ucr or not (due_ucr or entry.whole):
         raise InvariantError(f"entry {state.index} gives back {entry.released_ucr} µcr; {due_ucr} are due")
     state.move(live.account, state.accounts[POOL], due_ucr, Code.RETURN)
     if live.purse is not None:

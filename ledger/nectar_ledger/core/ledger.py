@@ -128,6 +128,8 @@ class Ledger:
         try:
             parsed = parse_entry(entry)
             self.state.begin(index, parsed.time_ms)
+            if index == 0 and not isinstance(parsed.body, Genesis):
+                raise InvariantError("the first entry of a log is its genesis")
             self._apply(parsed.body, entry, sealed)
         except (Refused, ProtocolError) as error:
             raise InvariantError(f"entry {index} breaks a rule of the ledger: {error}") from error
@@ -143,9 +145,8 @@ class Ledger:
                 holding.apply_closed(state, body)
                 self._record(body.asked)
             case SignedCommand(command):
-                check_command(state, command, state.time_ms)
-                EFFECTS[type(command)](state, command)
                 self._record(body)
+                EFFECTS[type(command)](state, command)
             case VerdictSealed():
                 self._record(batching.apply_verdict(state, body, sealed))
             case BatchClosed():
@@ -160,9 +161,10 @@ class Ledger:
                 rules.apply_genesis(state, body, entry_hash(entry))
 
     def _record(self, signed: SignedCommand | None, response: bytes = b"") -> None:
-        """Its answer, for when it is sent again."""
+        """Its answer, for when it is sent again. Raises Refused for what no command may be."""
         if signed is not None:
             command = signed.command
+            check_command(self.state, command, self.state.time_ms)
             self.state.add("commands", (command.id, command.body_hash, self.state.index, response))
 
     def take_rows(self) -> Iterable[tuple[str, Row]]:

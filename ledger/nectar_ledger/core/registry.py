@@ -7,6 +7,7 @@ from nectar_ledger.core.node import Node
 from nectar_ledger.core.parties import OperatorKey
 from nectar_ledger.core.reasons import Reason, Refused
 from nectar_ledger.core.state import State
+from nectar_ledger.errors import InvariantError
 
 
 def check_authority(state: State, key: PublicKey, purpose: KeyPurpose) -> None:
@@ -30,6 +31,8 @@ def is_set(state: State, command: SetKey) -> bool:
 
 def apply_set_key(state: State, command: SetKey) -> None:
     check_set_key(state, command)
+    if is_set(state, command):
+        raise InvariantError(f"entry {state.index} sets a key to what it is")
     put_key(state, command.key, command.purpose, command.state)
 
 

@@ -1,7 +1,7 @@
 """How a receipt becomes credits: out of the hold's account, to the node's batch and to be burned."""
 
-from dataclasses import dataclass
 from operator import lt
+from typing import NamedTuple
 
 from nectar_protocol.entries import CloseReason, HoldClosed, Settled
 from nectar_protocol.errors import ProtocolError
@@ -16,8 +16,7 @@ from nectar_ledger.core.state import BURNED, State
 from nectar_ledger.errors import InvariantError
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """What a receipt moves, where it counts."""
 
     hold: LiveHold
@@ -45,7 +44,7 @@ def due(state: State, receipt: Receipt, now_ms: int) -> Due | None:
     if now_ms > hold.hold.expires_ms and now_ms > state.grace_ends_ms(hold):
         raise Refused(Reason.HOLD_EXPIRED, "the hold's grace is over: what it set aside goes back to its payer")
     _check_totals(line, hold, receipt)
-    _check_units(state, hold, receipt)
+    _check_units(state, hold, line, receipt)
     if receipt.units > line.cap_units:
         raise Refused(Reason.OVER_CAP, f"{receipt.units} units are over the line's cap of {line.cap_units}")
     policy = hold.policy
@@ -64,9 +63,10 @@ def _check_totals(line: HoldLine, hold: LiveHold, receipt: Receipt) -> None:
         raise Refused(Reason.WRONG_TOTALS, "a total falls: the receipts of a line are running totals")
 
 
-def _check_units(state: State, hold: LiveHold, receipt: Receipt) -> None:
+def _check_units(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt) -> None:
     try:
-        units = state.meter(hold, receipt.start, receipt.stop, receipt.profile).units(receipt.work)
+        meter = line.meter or state.meter(hold, receipt.start, receipt.stop, receipt.profile)
+        units = meter.units(receipt.work)
     except ProtocolError as error:
         raise Refused(Reason.WRONG_UNITS, str(error)) from error
     if receipt.units != units:
@@ -105,7 +105,7 @@ def apply(state: State, entry: Settled, packed: bytes) -> None:
     state.move(hold.account, batch.account, moved.paid_ucr, Code.PAY)
     state.move(hold.account, state.accounts[BURNED], moved.fee_ucr, Code.FEE)
     units = receipt.units - line.units
-    _record(state, line, receipt, packed)
+    _record(state, hold, line, receipt, packed)
     batch.units += units
     if hold.hold.weight == 0:
         batch.free_units += units
@@ -116,8 +116,10 @@ def apply(state: State, entry: Settled, packed: bytes) -> None:
     state.add("settlements", (state.index, *ids, units, moved.paid_ucr, moved.fee_ucr))
 
 
-def _record(state: State, line: HoldLine, receipt: Receipt, packed: bytes) -> None:
+def _record(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt, packed: bytes) -> None:
     """Make this receipt the newest of its line."""
+    if line.meter is None:
+        line.meter = state.meter(hold, receipt.start, receipt.stop, receipt.profile)
     line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
     line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
     line.receipt_index, line.receipt = state.index, packed

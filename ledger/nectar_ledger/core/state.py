@@ -138,14 +138,14 @@ class State:
         if amount_ucr == 0:
             return
         post(debit, credit, amount_ucr)
-        if self._ordinal >= MAX_TRANSFERS:
+        ordinal = self._ordinal
+        if ordinal >= MAX_TRANSFERS:
             raise InvariantError(f"entry {self.index} moves credits more than {MAX_TRANSFERS} times")
-        id = self.index << 8 | self._ordinal
-        self._ordinal += 1
+        self._ordinal = ordinal + 1
         self._changed[debit] = self._changed[credit] = None
-        self._added.append(
-            ("transfers", (id, debit.id, credit.id, amount_ucr, int(code), debit.debits, credit.credits))
-        )
+        id = self.index << 8 | ordinal
+        row = (id, debit.id, credit.id, amount_ucr, code.value, debit.debits, credit.credits)
+        self._added.append(("transfers", row))
 
     def move_purse(self, purse: Purse, amount_ucr: int, code: Code) -> None:
         """A purse's private side of what the pool does in the same entry."""
@@ -196,7 +196,8 @@ class State:
     def overdue(self, now_ms: int) -> Iterator[LiveHold]:
         """Open holds whose grace is over."""
         for minute in sorted(minute for minute in self.expiring if minute <= now_ms // MINUTE_MS):
-            for hold in self.expiring[minute].values():
+            # By account, so that a state that was loaded decides in the same order.
+            for hold in sorted(self.expiring[minute].values(), key=lambda hold: hold.account.id):
                 if self.grace_ends_ms(hold) < now_ms:
                     yield hold
 
