@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from nectar_ledger.core.machine import OpenMachine, Outcome
+from nectar_ledger.core.machine import Machine, OpenMachine, Outcome
 from nectar_ledger.errors import LedgerError, LostError, NotRecordedError, StoppedError
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.inbox import Batch, Inbox
@@ -58,6 +58,15 @@ class Sequencer(Generic[Command]):
         self._halt = halt
         self._thread = Thread(target=self._run, name="sequencer", daemon=True)
         self._thread.start()
+
+    @property
+    def machine(self) -> Machine[Command]:
+        """What commands are decided on. Other threads may look at it, and see what is not committed yet."""
+        return self._writer.machine
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
 
     def submit(self, commands: Sequence[Command]) -> "Future[list[Outcome]]":
         """What becomes of each command, once all of them are durable; NotRecordedError or StoppedError if they are not.

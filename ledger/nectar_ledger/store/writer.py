@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
-from nectar_ledger.core.machine import Answer, Key, OpenMachine, Outcome, Rejected
+from nectar_ledger.core.machine import Answer, Key, Machine, OpenMachine, Outcome, Rejected
 from nectar_ledger.errors import LostError
 from nectar_ledger.store.changes import Changes
 from nectar_ledger.store.database import Database
@@ -54,6 +54,11 @@ class Writer(Generic[Command]):
             self._machine = self._open_machine(
                 lambda name: read_rows(connection, self._tables[name], live=True), frontier.size, time_ms
             )
+
+    @property
+    def machine(self) -> Machine[Command]:
+        """As it is now: another one after each `load`."""
+        return self._machine
 
     @property
     def lost(self) -> bool:

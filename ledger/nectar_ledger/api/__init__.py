@@ -1,0 +1,1 @@
+"""The ledger's HTTP API. Whoever calls is a stranger: what is not signed is not believed, and everything is bounded."""

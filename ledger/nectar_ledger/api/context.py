@@ -1,0 +1,16 @@
+"""How the routers reach the ledger that runs."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from nectar_ledger.service import Service
+
+
+def get_service(request: Request) -> Service:
+    """The service that `create_app` was given."""
+    service: Service = request.app.state.service
+    return service
+
+
+Running = Annotated[Service, Depends(get_service)]
