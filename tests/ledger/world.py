@@ -8,12 +8,15 @@ from typing import Any
 
 from nectar_ledger.core.ledger import Ledger
 from nectar_ledger.core.machine import Accepted, Answer, Draft, Outcome, Rejected
-from nectar_ledger.core.orders import Begin, Obey, Order, Settle
+from nectar_ledger.core.orders import Begin, Obey, Order, Settle, Tick
 from nectar_ledger.core.state import State
 from nectar_protocol.announcement import Profile
 from nectar_protocol.command import Command
 from nectar_protocol.commands import (
     BindPayee,
+    ChangePayee,
+    CloseHold,
+    Dispute,
     ExtendHold,
     FundPurse,
     Grant,
@@ -21,10 +24,14 @@ from nectar_protocol.commands import (
     KeyState,
     OpenHold,
     PublishModel,
+    PublishPolicy,
     SetKey,
+    Verdict,
+    WithdrawPurse,
 )
+from nectar_protocol.commands import Outcome as Finding
 from nectar_protocol.entries import Genesis
-from nectar_protocol.entry import entry_hash, pack_entry
+from nectar_protocol.entry import Body, entry_hash, pack_entry, parse_entry
 from nectar_protocol.hold import Hold, Line, SignedHold, sorted_lines
 from nectar_protocol.identity import Identity
 from nectar_protocol.metering import units
@@ -37,6 +44,7 @@ ORIGIN = "ledger.example/test"
 MODEL = ModelEntry(sha256(b"a model").digest(), 1, AuditState.ENFORCED, (BlockCost(20_000_000, 4_000, 0),) * 8)
 POLICY = replace(EXAMPLE, hold_least_ucr=1, purse_step_ucr=1_000, grants_ucr=10**15, batch_ms=60_000)
 FAR_MS = START_MS + 10**12
+HOUR_MS = 3_600_000
 
 
 def person(name: str) -> Identity:
@@ -57,6 +65,7 @@ class World:
 
     def __init__(self, policy: Policy = POLICY, model: ModelEntry = MODEL, start_ms: int = START_MS) -> None:
         self.keys, self.policy, self.model = Keys(), policy, model
+        self.policies = {policy.id: policy}
         keys = self.keys
         self.genesis = Genesis(
             ORIGIN, keys.operator.public, keys.publisher.public, keys.holds.public, keys.log.public, policy
@@ -70,7 +79,8 @@ class World:
     def obey(self, kind: type[Command], *signers: Identity, **fields: Any) -> Obey:
         """A signed command of a kind, with a salt."""
         number = next(self._ids)
-        command = kind(ledger=self.ledger, id=number.to_bytes(16, "big"), expires_ms=FAR_MS, **fields)
+        head = {"ledger": self.ledger, "id": number.to_bytes(16, "big"), "expires_ms": FAR_MS}
+        command = kind(**(head | fields))
         return Obey(command.signed(*signers), sha256(number.to_bytes(16, "big")).digest())
 
     def grant(self, account: Identity, amount_ucr: int) -> Obey:
@@ -80,12 +90,26 @@ class World:
     def fund(self, account: Identity, amount_ucr: int) -> Obey:
         return self.obey(FundPurse, account, account=account.public, amount_ucr=amount_ucr)
 
+    def withdraw(self, account: Identity, amount_ucr: int) -> Obey:
+        return self.obey(WithdrawPurse, account, account=account.public, amount_ucr=amount_ucr)
+
     def bind(self, node: Identity, payee: Identity) -> Obey:
         return self.obey(BindPayee, node, payee, node=node.public, payee=payee.public)
 
-    def publish_model(self) -> Obey:
+    def change_payee(self, node: Identity, payee: Identity, successor: Identity) -> Obey:
+        return self.obey(
+            ChangePayee, payee, successor, node=node.public, payee=payee.public, successor=successor.public
+        )
+
+    def publish_model(self, entry: ModelEntry | None = None) -> Obey:
         publisher = self.keys.publisher
-        return self.obey(PublishModel, publisher, publisher=publisher.public, entry=self.model)
+        return self.obey(PublishModel, publisher, publisher=publisher.public, entry=entry or self.model)
+
+    def publish_policy(self, policy: Policy) -> Obey:
+        """Holds asked for from now on name this policy."""
+        self.policies[policy.id] = self.policy = policy
+        publisher = self.keys.publisher
+        return self.obey(PublishPolicy, publisher, publisher=publisher.public, policy=policy)
 
     def set_key(self, key: Identity, purpose: KeyPurpose, state: KeyState = KeyState.ACTIVE) -> Obey:
         operator = self.keys.operator
@@ -107,17 +131,38 @@ class World:
             revision=hold.revision + 1, lines=lines_of(caps),
         )  # fmt: skip
 
+    def close(self, session: Identity, hold: Hold) -> Obey:
+        return self.obey(CloseHold, session, session=session.public, hold=hold.id)
+
+    def dispute(self, session: Identity, hold: Hold, node: Identity) -> Obey:
+        return self.obey(Dispute, session, session=session.public, hold=hold.id, node=node.public, evidence=bytes(32))
+
+    def verdict(
+        self, auditor: Identity, node: Identity, batch: int, hold: Hold, outcome: Finding, evidence: bytes = b"evidence"
+    ) -> Obey:
+        return self.obey(
+            Verdict, auditor, auditor=auditor.public, node=node.public, batch=batch, hold=hold.id, start=0, stop=1,
+            profile=Profile.F32, outcome=outcome, tokens=32, error_ppm=100, limit_ppm=1000,
+            evidence=sha256(evidence).digest(),
+        )  # fmt: skip
+
     def receipt(
-        self, hold: Hold, node: Identity, session: Identity, seq: int, tokens: int, final: bool = False
+        self, hold: Hold, node: Identity, session: Identity, seq: int, tokens: int, final: bool = False, **changes: Any
     ) -> Settle:
-        """A running total of `tokens` decoded, through all blocks."""
-        work = Work(reserved_tokens=0, decode_tokens=tokens, decode_context=tokens * (tokens - 1) // 2)
-        due = units(work, 0, len(self.model.blocks), Profile.F32, self.model, self.policy)
+        """A running total of `tokens` decoded, through all blocks; `changes` are of the receipt, before it is signed."""
+        work = decoded(tokens)
+        due = units(work, 0, len(self.model.blocks), Profile.F32, self.model, self.policies[hold.policy])
         receipt = Receipt(
             hold.id, node.public, session.public, bytes(32), seq, 0, len(self.model.blocks), Profile.F32, final, work,
             due,
         )  # fmt: skip
+        receipt = replace(receipt, **changes)
         return Settle(SignedReceipt(receipt, receipt.sign(node), receipt.sign(session)))
+
+
+def decoded(tokens: int) -> Work:
+    """Of a session that decoded its first `tokens` positions."""
+    return Work(decode_tokens=tokens, decode_context=tokens * (tokens - 1) // 2)
 
 
 def lines_of(caps: dict[Identity, int]) -> tuple[Line, ...]:
@@ -131,7 +176,6 @@ class Book:
         self.world, self.now_ms = world, now_ms
         self.ledger = Ledger(State(), world.sign_hold)
         self.log: list[Draft] = []
-        self.rows: dict[str, dict[tuple[object, ...], tuple[object, ...]]] = {}
         self._answers: dict[bytes, tuple[bytes, Answer]] = {}
         self.do(Begin(world.genesis))
 
@@ -168,8 +212,39 @@ class Book:
         return answers
 
     def open(self, order: Obey) -> Hold:
+        """Open or extend a hold."""
         (answer,) = self.do(order)
         return SignedHold.unpack(answer.response).hold
+
+    def refuse(self, order: Order) -> str:
+        """It must be rejected: the code. Nothing may have been recorded."""
+        before = len(self.log)
+        outcome = self.submit(order)
+        assert isinstance(outcome, Rejected), outcome
+        assert len(self.log) == before
+        return outcome.code
+
+    def tick(self, wait_ms: int = 0) -> list[Body]:
+        """Let time pass and do what is due then: what is recorded."""
+        self.now_ms += wait_ms
+        before = len(self.log)
+        self.do(Tick())
+        return self.bodies()[before:]
+
+    def bodies(self) -> list[Body]:
+        return [parse_entry(draft.entry).body for draft in self.log]
+
+    def balance_ucr(self, account: Identity) -> int:
+        wallet = self.state.wallets.get(account.public)
+        return 0 if wallet is None else wallet.balance_ucr
+
+    def purse_ucr(self, account: Identity) -> int:
+        purse = self.state.purses.get(self.state.wallets[account.public].id)
+        return 0 if purse is None else purse.balance_ucr
+
+    def pending_ucr(self, node: Identity) -> int:
+        """What waits in a node's batches."""
+        return sum(batch.account.balance_ucr for batch in self.state.nodes[node.public].batches.values())
 
 
 def replay(drafts: Iterable[Draft], public: bool = False) -> Ledger:
