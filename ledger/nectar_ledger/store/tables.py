@@ -68,6 +68,7 @@ holds = sa.Table(
 holds.info[LIVE] = holds.c.closed_index.is_(None)
 sa.Index("holds_id", holds.c.id, unique=True)
 sa.Index("holds_purse", holds.c.purse_id, holds.c.account_id)
+sa.Index("holds_open", holds.c.account_id, sqlite_where=holds.info[LIVE], postgresql_where=holds.info[LIVE])
 
 hold_lines = sa.Table(
     "hold_lines", metadata, index_column("hold_id"), index_column("node_id"), number("cap_units"), number("seq"),
@@ -82,14 +83,16 @@ nodes = sa.Table(
     number("free_units"),
 )  # fmt: skip
 sa.Index("nodes_key", nodes.c.key, unique=True)
-sa.Index("nodes_payee", nodes.c.payee_id)
+sa.Index("nodes_payee", nodes.c.payee_id, nodes.c.id)
 
 batches = sa.Table(
     "batches", metadata, index_column("account_id"), number("node_id"), content("model"), content("policy"),
     number("opened_ms"), number("units"), number("free_units"), number("state"), optional_number("closed_index"),
 )  # fmt: skip
-batches.info[LIVE] = batches.c.state == int(BatchState.OPEN)
+# Literal, as what planners compare with an index's condition.
+batches.info[LIVE] = batches.c.state == sa.literal(int(BatchState.OPEN), literal_execute=True)
 sa.Index("batches_node", batches.c.node_id, batches.c.account_id)
+sa.Index("batches_open", batches.c.node_id, sqlite_where=batches.info[LIVE], postgresql_where=batches.info[LIVE])
 
 # Private until their batches close.
 verdicts = sa.Table(
@@ -113,6 +116,7 @@ policies = sa.Table(
     "policies", metadata, index_column("version"), content("id"), number("idx"), content("body"),
     info=dict(ADDED_ONLY),
 )  # fmt: skip
+sa.Index("policies_id", policies.c.id, unique=True)
 
 models = sa.Table(
     "models", metadata, sa.Column("model", sa.LargeBinary, primary_key=True), index_column("version"), content("id"),

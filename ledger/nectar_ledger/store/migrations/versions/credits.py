@@ -9,6 +9,7 @@ down_revision = "log"
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # Codes of transfers between accounts that people look at.
 LOOKED_AT = sa.text("code < 16")
+OPEN_HOLD, OPEN_BATCH = sa.text("closed_index IS NULL"), sa.text("state = 1")
 
 
 def index_column(name: str) -> sa.Column[int]:
@@ -47,6 +48,7 @@ def upgrade() -> None:
         sa.Column("closed_index", BIGINT, nullable=True),
     )
     op.create_index("batches_node", "batches", ["node_id", "account_id"])
+    op.create_index("batches_open", "batches", ["node_id"], sqlite_where=OPEN_BATCH, postgresql_where=OPEN_BATCH)
     op.create_table(
         "books",
         index_column("id"),
@@ -113,6 +115,7 @@ def upgrade() -> None:
         sa.Column("closed_index", BIGINT, nullable=True),
     )
     op.create_index("holds_id", "holds", ["id"], unique=True)
+    op.create_index("holds_open", "holds", ["account_id"], sqlite_where=OPEN_HOLD, postgresql_where=OPEN_HOLD)
     op.create_index("holds_purse", "holds", ["purse_id", "account_id"])
     op.create_table(
         "keys",
@@ -138,7 +141,7 @@ def upgrade() -> None:
         number("free_units"),
     )
     op.create_index("nodes_key", "nodes", ["key"], unique=True)
-    op.create_index("nodes_payee", "nodes", ["payee_id"])
+    op.create_index("nodes_payee", "nodes", ["payee_id", "id"])
     op.create_table(
         "outages",
         index_column("idx"),
@@ -152,6 +155,7 @@ def upgrade() -> None:
         number("idx"),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
+    op.create_index("policies_id", "policies", ["id"], unique=True)
     op.create_table(
         "purse_lines",
         index_column("account_id"),
