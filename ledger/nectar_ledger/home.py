@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from nectar_protocol.commands import KeyPurpose
 from nectar_protocol.entries import Genesis
 from nectar_protocol.entry import entry_hash, parse_entry
-from nectar_protocol.hold import Hold, SignedHold
 from nectar_protocol.identity import Identity
 from nectar_protocol.note import check_name
 from nectar_protocol.policy import Policy
@@ -27,7 +25,6 @@ from nectar_ledger.core.ledger import Ledger
 from nectar_ledger.core.loading import load
 from nectar_ledger.core.machine import Outcome, ReadRows, Rejected
 from nectar_ledger.core.orders import Begin, Order, Resume
-from nectar_ledger.core.reasons import Reason, Refused
 from nectar_ledger.errors import HomeError
 from nectar_ledger.keyfile import create_key, load_key
 from nectar_ledger.log.published import Published
@@ -142,14 +139,7 @@ class Home:
         holds = self.identity(Role.HOLDS)
 
         def open_machine(read: ReadRows, size: int, time_ms: int) -> Ledger:
-            state = load(read, size, time_ms)
-
-            def sign(hold: Hold) -> SignedHold:
-                if not state.is_active(holds.public, KeyPurpose.HOLDS):
-                    raise Refused(Reason.NOT_AUTHORIZED, "the ledger's key for holds is revoked: its operator knows")
-                return hold.signed(holds)
-
-            return Ledger(state, sign)
+            return Ledger(load(read, size, time_ms), holds)
 
         return Sequencer(database, TABLES, open_machine, clock_ms, halt, patience_s)
 

@@ -149,7 +149,7 @@ class World:
     def receipt(
         self, hold: Hold, node: Identity, session: Identity, seq: int, tokens: int, final: bool = False, **changes: Any
     ) -> Settle:
-        """A running total of `tokens` decoded, through all blocks; `changes` are of the receipt, before it is signed."""
+        """A running total of `tokens` decoded, through all blocks; `changes` of the receipt before it is signed."""
         work = decoded(tokens)
         due = units(work, 0, len(self.model.blocks), Profile.F32, self.model, self.policies[hold.policy])
         receipt = Receipt(
@@ -174,7 +174,7 @@ class Book:
 
     def __init__(self, world: World, now_ms: int = START_MS) -> None:
         self.world, self.now_ms = world, now_ms
-        self.ledger = Ledger(State(), world.sign_hold)
+        self.ledger = Ledger(State(), world.keys.holds)
         self.log: list[Draft] = []
         self._answers: dict[bytes, tuple[bytes, Answer]] = {}
         self.do(Begin(world.genesis))

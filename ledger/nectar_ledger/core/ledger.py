@@ -12,6 +12,7 @@ from nectar_protocol.commands import (
     ExtendHold,
     FundPurse,
     Grant,
+    KeyPurpose,
     OpenHold,
     PublishModel,
     PublishPolicy,
@@ -32,7 +33,8 @@ from nectar_protocol.entries import (
 )
 from nectar_protocol.entry import Body, entry_hash, pack_entry, parse_entry, seal
 from nectar_protocol.errors import ProtocolError
-from nectar_protocol.hold import Hold, SignedHold
+from nectar_protocol.hold import Hold
+from nectar_protocol.identity import Identity
 from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
 
 from nectar_ledger.core import batching, disputes, epochs, holding, purses, registry, rules, settling
@@ -41,8 +43,6 @@ from nectar_ledger.core.orders import Begin, Obey, Order, Resume, Settle, Tick
 from nectar_ledger.core.reasons import Reason, Refused
 from nectar_ledger.core.state import State
 from nectar_ledger.errors import InvariantError
-
-SignHold = Callable[[Hold], SignedHold]
 
 # Of the commands that stand in the log as they are: what has to hold, and what they do.
 CHECKS: dict[type[Command], Callable[[State, Any], object]] = {
@@ -70,11 +70,11 @@ EFFECTS: dict[type[Command], Callable[[State, Any], None]] = {
 
 
 class Ledger:
-    """`sign` is the ledger's signature of holds; without it none can be opened, as in every replay."""
+    """`holds` signs the ledger's holds; without it none can be opened, as in every replay."""
 
-    def __init__(self, state: State, sign: SignHold | None = None) -> None:
+    def __init__(self, state: State, holds: Identity | None = None) -> None:
         self.state = state
-        self._sign = sign
+        self._holds = holds
 
     def key(self, order: Order) -> Key | None:
         return Key(order.signed.command.id, order.signed.command.body_hash) if isinstance(order, Obey) else None
@@ -118,9 +118,10 @@ class Ledger:
                 return _accept(now_ms, [signed])
 
     def _promise(self, now_ms: int, hold: Hold, sealed: bytes) -> Accepted:
-        if self._sign is None:
+        if self._holds is None:
             raise InvariantError("a replay opens no holds")
-        promised = self._sign(hold)
+        registry.check_authority(self.state, self._holds.public, KeyPurpose.HOLDS)
+        promised = hold.signed(self._holds)
         return Accepted([Draft(pack_entry(now_ms, HoldOpened(promised, seal(sealed))), sealed)], promised.pack())
 
     def apply(self, index: int, entry: bytes, sealed: bytes | None = None) -> None:
