@@ -64,20 +64,18 @@ def charge_ucr(units: int, weight: int, price: int) -> int:
     return check_amount(units * weight * price // MILLION)
 
 
-def node_share_ucr(total_ucr: int, fee_ppm: int) -> int:
-    """What a node has earned of a running total, rounded down; the rest is the fee."""
-    return total_ucr * (MILLION - fee_ppm) // MILLION
-
-
 def settle(units_before: int, units: int, weight: int, price: int, fee_ppm: int) -> Settlement:
     """What moves when a line's running total of units rises: differences of running totals, so no cut loses anything.
+
+    The node's share of a total is rounded down, and the fee is the rest.
 
     Raises MalformedError when the total falls.
     """
     if units < units_before:
         raise MalformedError(f"units fall from {units_before} to {units}; they only rise")
-    if weight == 0:
-        return Settlement(0, 0)
-    before, total = units_before * weight * price // MILLION, charge_ucr(units, weight, price)
-    paid = node_share_ucr(total, fee_ppm) - node_share_ucr(before, fee_ppm)
+    rate, share_ppm = weight * price, MILLION - fee_ppm
+    before, total = units_before * rate // MILLION, units * rate // MILLION
+    if total > MAX_UCR:
+        check_amount(total)
+    paid = total * share_ppm // MILLION - before * share_ppm // MILLION
     return Settlement(paid, total - before - paid)

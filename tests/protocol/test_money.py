@@ -9,7 +9,6 @@ from nectar_protocol.money import (
     amount_json,
     charge_ucr,
     format_credits,
-    node_share_ucr,
     parse_amount,
     parse_credits,
     settle,
@@ -64,7 +63,7 @@ def test_however_a_total_is_cut_the_same_is_paid_and_no_part_is_negative(
 ) -> None:
     parts = [settle(before, after, weight, price, fee_ppm) for before, after in zip([0, *units], units, strict=False)]
     total = charge_ucr(units[-1], weight, price)
-    paid = node_share_ucr(total, fee_ppm)
+    paid = total * (10**6 - fee_ppm) // 10**6
     assert (sum(part.paid_ucr for part in parts), sum(part.fee_ucr for part in parts)) == (paid, total - paid)
     assert all(part.paid_ucr >= 0 and part.fee_ucr >= 0 for part in parts)
 

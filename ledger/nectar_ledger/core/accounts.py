@@ -60,15 +60,11 @@ class Account:
         )  # fmt: skip
 
 
-def post(debit: Account, credit: Account, amount_ucr: int) -> None:
-    """Move an amount. Raises InvariantError rather than let a balance fall below zero."""
-    if amount_ucr <= 0 or debit is credit:
-        raise InvariantError(f"a transfer of {amount_ucr} µcr from account {debit.id} to {credit.id}")
-    debits, credits = debit.debits + amount_ucr, credit.credits + amount_ucr
+def check_posting(debit: Account, debits: int, credit: Account, credits: int) -> None:
+    """What `debits` and `credits` would be after a transfer. Raises InvariantError for a balance below zero."""
     if debits > debit.credits and debit.kind is not AccountKind.EMISSION:
         raise InvariantError(f"account {debit.id} would fall to {debit.credits - debits} µcr")
     if debits > MAX_VOLUME or credits > MAX_VOLUME:
         raise InvariantError("an account's lifetime total does not fit into 64 bits")
     if debit.closed_index is not None or credit.closed_index is not None:
         raise InvariantError(f"account {debit.id} or {credit.id} is closed")
-    debit.debits, credit.credits = debits, credits

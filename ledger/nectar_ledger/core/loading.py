@@ -91,5 +91,8 @@ def _load_holds(state: State, rows: Rows, nodes: dict[int, Node]) -> None:
             hold, state.accounts[account_id], None if purse is None else state.purses[purse],
             state.models[model, version], state.policies[policy], {line.node.key: line for line in mine}, revised,
         )  # fmt: skip
+        for line in mine:
+            if line.receipt is not None:
+                line.meter = state.meter(live, line.start, line.stop, line.profile)
         state.holds[id] = live
         state.watch(live)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from nectar_protocol.entries import CloseReason, HoldClosed, Settled
 from nectar_protocol.errors import ProtocolError
+from nectar_protocol.metering import Meter
 from nectar_protocol.money import Settlement, settle
 from nectar_protocol.receipt import Receipt, SignedReceipt
 
@@ -43,35 +44,37 @@ def due(state: State, receipt: Receipt, now_ms: int) -> Due | None:
         raise Refused(Reason.LINE_FINAL, "both sides have marked an earlier receipt of this line as final")
     if now_ms > hold.hold.expires_ms and now_ms > state.grace_ends_ms(hold):
         raise Refused(Reason.HOLD_EXPIRED, "the hold's grace is over: what it set aside goes back to its payer")
-    _check_totals(line, hold, receipt)
-    _check_units(state, hold, line, receipt)
-    if receipt.units > line.cap_units:
-        raise Refused(Reason.OVER_CAP, f"{receipt.units} units are over the line's cap of {line.cap_units}")
-    policy = hold.policy
-    moved = settle(line.units, receipt.units, hold.hold.weight, policy.price, policy.fee_ppm)
-    return Due(hold, line, moved)
-
-
-def _check_totals(line: HoldLine, hold: LiveHold, receipt: Receipt) -> None:
-    if line.receipt_index is None:
+    meter = line.meter
+    if meter is None:
         if receipt.profile not in hold.hold.profiles:
             raise Refused(Reason.WRONG_PROFILE, f"the hold does not take {receipt.profile.name.lower()}")
-        return
-    if receipt.start != line.start or receipt.stop != line.stop or receipt.profile is not line.profile:
+        meter = _meter(state, hold, receipt)
+    elif receipt.start != line.start or receipt.stop != line.stop or receipt.profile is not line.profile:
         raise Refused(Reason.WRONG_TOTALS, "the receipts of a line are of one span and one profile")
-    if receipt.units < line.units or any(map(lt, receipt.work, line.work)):
+    units = receipt.units
+    if units < line.units or any(map(lt, receipt.work, line.work)):
         raise Refused(Reason.WRONG_TOTALS, "a total falls: the receipts of a line are running totals")
+    if units != _worth(meter, receipt):
+        message = f"the receipt says {units} units; its work comes to {_worth(meter, receipt)} under the hold's policy"
+        raise Refused(Reason.WRONG_UNITS, message)
+    if units > line.cap_units:
+        raise Refused(Reason.OVER_CAP, f"{units} units are over the line's cap of {line.cap_units}")
+    policy = hold.policy
+    return Due(hold, line, settle(line.units, units, hold.hold.weight, policy.price, policy.fee_ppm))
 
 
-def _check_units(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt) -> None:
+def _meter(state: State, hold: LiveHold, receipt: Receipt) -> Meter:
     try:
-        meter = line.meter or state.meter(hold, receipt.start, receipt.stop, receipt.profile)
-        units = meter.units(receipt.work)
+        return state.meter(hold, receipt.start, receipt.stop, receipt.profile)
     except ProtocolError as error:
         raise Refused(Reason.WRONG_UNITS, str(error)) from error
-    if receipt.units != units:
-        message = f"the receipt says {receipt.units} units; its work comes to {units} under the hold's policy"
-        raise Refused(Reason.WRONG_UNITS, message)
+
+
+def _worth(meter: Meter, receipt: Receipt) -> int:
+    try:
+        return meter.units(receipt.work)
+    except ProtocolError as error:
+        raise Refused(Reason.WRONG_UNITS, str(error)) from error
 
 
 def decide(state: State, signed: SignedReceipt, now_ms: int) -> list[Settled | HoldClosed]:
@@ -119,7 +122,7 @@ def apply(state: State, entry: Settled, packed: bytes) -> None:
 def _record(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt, packed: bytes) -> None:
     """Make this receipt the newest of its line."""
     if line.meter is None:
-        line.meter = state.meter(hold, receipt.start, receipt.stop, receipt.profile)
+        line.meter = _meter(state, hold, receipt)
     line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
     line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
     line.receipt_index, line.receipt = state.index, packed

@@ -10,7 +10,7 @@ from nectar_protocol.metering import Meter
 from nectar_protocol.modelentry import ModelEntry
 from nectar_protocol.policy import Policy
 
-from nectar_ledger.core.accounts import Account, AccountKind, Code, post
+from nectar_ledger.core.accounts import Account, AccountKind, Code, check_posting
 from nectar_ledger.core.books import Books
 from nectar_ledger.core.hold import LiveHold
 from nectar_ledger.core.node import Batch, Node
@@ -137,14 +137,15 @@ class State:
         """One transfer of the entry that is applied; of nothing where the amount is 0."""
         if amount_ucr == 0:
             return
-        post(debit, credit, amount_ucr)
         ordinal = self._ordinal
-        if ordinal >= MAX_TRANSFERS:
-            raise InvariantError(f"entry {self.index} moves credits more than {MAX_TRANSFERS} times")
-        self._ordinal = ordinal + 1
+        if amount_ucr < 0 or debit is credit or ordinal >= MAX_TRANSFERS:
+            raise InvariantError(f"entry {self.index} moves {amount_ucr} µcr from {debit.id} to {credit.id}")
+        debits, credits = debit.debits + amount_ucr, credit.credits + amount_ucr
+        check_posting(debit, debits, credit, credits)
+        debit.debits, credit.credits, self._ordinal = debits, credits, ordinal + 1
         self._changed[debit] = self._changed[credit] = None
         id = self.index << 8 | ordinal
-        row = (id, debit.id, credit.id, amount_ucr, code.value, debit.debits, credit.credits)
+        row = (id, debit.id, credit.id, amount_ucr, code.value, debits, credits)
         self._added.append(("transfers", row))
 
     def move_purse(self, purse: Purse, amount_ucr: int, code: Code) -> None:
