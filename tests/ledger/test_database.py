@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from nectar_ledger.errors import DamagedError, NotRecordedError, StoreError, VersionError
 from nectar_ledger.store.database import Database
 from nectar_ledger.store.engines import open_database
-from nectar_ledger.store.schema import log_entries
+from nectar_ledger.store.schema import BIGINT, log_entries
 from nectar_ledger.store.sequencer import Sequencer
 from nectar_ledger.store.tables import metadata
 from nectar_ledger.store.versions import migrate
@@ -81,6 +81,35 @@ def test_rows_are_added_once_and_put_over_others(database: Database) -> None:
             database.add(connection, log_entries, [(0, b"other")])
         with connection.begin():
             assert connection.execute(sa.select(till.lines).order_by(till.lines.c.id)).all() == [(1, 1, 10), (2, 2, 30)]
+
+
+def test_every_value_is_put_as_it_is(database: Database) -> None:
+    rows = [
+        (
+            number,
+            bytes(range(256)),
+            f'{number} "quoted" \\ {{NULL}}, NULL %s µ\n',
+            -(2**63),
+            2**63 - 1,
+            0,
+            bool(number),
+            b"",
+        )
+        for number in range(2)
+    ]
+    columns = ("id", "key", "text", "least", "most", "count", "flag", "empty")
+    kinds = (BIGINT, sa.LargeBinary, sa.Text, BIGINT, BIGINT, BIGINT, sa.Boolean, sa.LargeBinary)
+    table = sa.Table(
+        "values",
+        sa.MetaData(),
+        *(sa.Column(*column, primary_key=column[0] == "id") for column in zip(columns, kinds, strict=True)),
+    )
+    nothing = (2, *[None] * 7)
+    with database.hold() as connection, connection.begin():
+        table.create(connection)
+        database.put(connection, table, [*rows, nothing])
+        database.put(connection, table, rows)
+        assert connection.execute(sa.select(table).order_by(table.c.id)).all() == [*rows, nothing]
 
 
 def test_writing_without_a_transaction_is_impossible(database: Database) -> None:

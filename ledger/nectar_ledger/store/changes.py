@@ -1,6 +1,8 @@
 """What one transaction writes. A row that changes often is written once, as it is in the end."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 import sqlalchemy as sa
 
@@ -15,32 +17,26 @@ class Rows:
 
     def __init__(self, tables: Mapping[str, sa.Table]) -> None:
         self._tables = tables
-        self._keys = {
-            name: _key_columns(table) for name, table in tables.items() if not ADDED_ONLY.items() <= table.info.items()
-        }
-        self._added: dict[str, list[Row]] = {}
-        self._put: dict[str, dict[Row, Row]] = {}
+        self._rows: defaultdict[str, list[Row]] = defaultdict(list)
 
     def add(self, rows: Iterable[tuple[str, Row]]) -> None:
         for name, row in rows:
-            columns = self._keys.get(name)
-            if columns is None:
-                self._added.setdefault(name, []).append(row)
-            else:
-                self._put.setdefault(name, {})[tuple([row[column] for column in columns])] = row
+            self._rows[name].append(row)
 
     def write(self, connection: sa.Connection, database: Database) -> None:
         """And forget them. Raises StoreError for rows of a table that was not declared."""
-        unknown = (self._added.keys() | self._put.keys()) - self._tables.keys()
+        unknown = self._rows.keys() - self._tables.keys()
         if unknown:
             raise StoreError(f"the core has rows for {sorted(unknown)}: declare these tables to the sequencer")
         # In the order in which the tables were declared, so that a row that others refer to is there before them.
         for name, table in self._tables.items():
-            if name in self._put:
-                database.put(connection, table, list(self._put[name].values()))
-            if name in self._added:
-                database.add(connection, table, self._added[name])
-        self._added, self._put = {}, {}
+            rows = self._rows.pop(name, None)
+            if rows is None:
+                continue
+            if ADDED_ONLY.items() <= table.info.items():
+                database.add(connection, table, rows)
+            else:
+                database.put(connection, table, _newest(table, rows))
 
 
 class Changes:
@@ -74,6 +70,7 @@ class Changes:
         self._rows.write(connection, database)
 
 
-def _key_columns(table: sa.Table) -> list[int]:
-    """The positions of the primary key's columns in a row."""
-    return [position for position, column in enumerate(table.columns) if column.primary_key]
+def _newest(table: sa.Table, rows: Sequence[Row]) -> list[Row]:
+    """Of the rows with the same primary key, the last one."""
+    key = itemgetter(*(position for position, column in enumerate(table.columns) if column.primary_key))
+    return list({key(row): row for row in rows}.values())

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -28,7 +29,10 @@ class Sqlite:
         self._path = Path(str(url.database))
         self.writing = sa.create_engine(url)
         self.reading = self.writing.execution_options(**{READING: True})
-        self._quote = self.writing.dialect.identifier_preparer.quote
+        quote = self.writing.dialect.identifier_preparer.quote
+        # Made once for each table.
+        self._insert = cache(lambda table: insert(table, quote, _values(table)))
+        self._insert_over = cache(lambda table: insert_over(table, quote, _values(table)))
         sa.event.listen(self.writing, "connect", _configure)
         sa.event.listen(self.writing, "begin", _begin)
 
@@ -46,10 +50,10 @@ class Sqlite:
             os.close(descriptor)
 
     def add(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-        connection.exec_driver_sql(insert(table, self._quote, _values(table)), list(rows))
+        connection.exec_driver_sql(self._insert(table), list(rows))
 
     def put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-        connection.exec_driver_sql(insert_over(table, self._quote, _values(table)), list(rows))
+        connection.exec_driver_sql(self._insert_over(table), list(rows))
 
 
 def _values(table: sa.Table) -> str:
