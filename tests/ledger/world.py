@@ -125,10 +125,13 @@ class World:
             profiles=frozenset(Profile), lines=lines_of(caps),
         )  # fmt: skip
 
-    def extend(self, payer: Identity, hold: Hold, caps: dict[Identity, int], expires_ms: int) -> Obey:
+    def extend(
+        self, payer: Identity, hold: Hold, caps: dict[Identity, int], expires_ms: int, revision: int | None = None
+    ) -> Obey:
+        """By default to the next revision."""
         return self.obey(
             ExtendHold, payer, payer=payer.public, hold=hold.id, hold_expires_ms=expires_ms,
-            revision=hold.revision + 1, lines=lines_of(caps),
+            revision=revision or hold.revision + 1, lines=lines_of(caps),
         )  # fmt: skip
 
     def close(self, session: Identity, hold: Hold) -> Obey:

@@ -70,7 +70,7 @@ def picture(state: State) -> dict[str, object]:
         "accounts": {id: account.row() for id, account in state.accounts.items()},
         "wallets": {key: account.id for key, account in state.wallets.items()},
         "purses": {id: purse.row() for id, purse in state.purses.items()},
-        "nodes": {key: (node.row(), {m: b.account.id for m, b in node.batches.items()}) for key, node in state.nodes.items()},
+        "nodes": {key: (node.row(), {b.account.id for b in node.batches.values()}) for key, node in state.nodes.items()},
         "keys": {key: kept.row() for key, kept in state.keys.items()},
         "policies": (set(state.policies), state.policy),
         "models": (state.models, state.newest_models),

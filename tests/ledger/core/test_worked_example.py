@@ -9,8 +9,8 @@ from nectar_protocol.entries import (
     BatchClosed,
     BatchOutcome,
     CloseReason,
-    Emitted,
     EmissionTo,
+    Emitted,
     EpochClosed,
     HoldClosed,
     HoldOpened,
@@ -59,7 +59,7 @@ def test_the_worked_example() -> None:
     book.do(world.receipt(hold, NODE, SESSION, 1, 4), world.receipt(hold, NODE, SESSION, 2, 5, final=True))
     batch = account + 1
     released, last = [book.tick(HOUR_MS), book.tick()]
-    _, opened, running, final, returned, books, batch_closed = book.bodies()[begin:]
+    _, opened, running, final, returned, books, _ = book.bodies()[begin:]
     assert isinstance(opened, HoldOpened)
     assert isinstance(running, Settled)
     assert running[:4] == (account, batch, 3_920_000, 80_000)
