@@ -122,6 +122,7 @@ models = sa.Table(
     "models", metadata, sa.Column("model", sa.LargeBinary, primary_key=True), index_column("version"), content("id"),
     number("idx"), content("body"), info=dict(ADDED_ONLY),
 )  # fmt: skip
+sa.Index("models_idx", models.c.idx, unique=True)
 
 # Private, as `purse_lines`: an account's purse inside the pool, and each of its movements.
 purses = sa.Table(

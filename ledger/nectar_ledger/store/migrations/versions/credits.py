@@ -132,6 +132,7 @@ def upgrade() -> None:
         number("idx"),
         sa.Column("body", sa.LargeBinary, nullable=False),
     )
+    op.create_index("models_idx", "models", ["idx"], unique=True)
     op.create_table(
         "nodes",
         index_column("id"),

@@ -1,0 +1,82 @@
+"""Batches of nodes' earnings, and their verdicts once they are closed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from nectar_protocol.command import SignedCommand
+from nectar_protocol.commands import parse_command
+from nectar_protocol.entry import SALT_SIZE
+
+from nectar_ledger.core.node import BatchState
+from nectar_ledger.store.schema import LIVE
+from nectar_ledger.store.tables import accounts, batches, nodes, verdicts
+from nectar_ledger.store.views.page import Page, Window
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """`id` is its account; `earned_ucr` all that came in, of which nothing leaves before it is closed."""
+
+    id: int
+    node: bytes
+    model: bytes
+    policy: bytes
+    opened_ms: int
+    opened_index: int
+    units: int
+    free_units: int
+    earned_ucr: int
+    state: BatchState
+    closed_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRow:
+    """The entry that sealed it, the sealed part, and what that says."""
+
+    index: int
+    sealed: bytes
+    signed: SignedCommand
+
+
+def find_batch(connection: sa.Connection, id: int) -> BatchRow | None:
+    row = connection.execute(_select().where(batches.c.account_id == id)).one_or_none()
+    return None if row is None else _batch(row)
+
+
+def list_batches_of(connection: sa.Connection, node: int, window: Window) -> Page[BatchRow]:
+    statement = window.select(_select().where(batches.c.node_id == node), batches.c.account_id)
+    return window.page([_batch(row) for row in connection.execute(statement)], lambda batch: batch.id)
+
+
+def list_verdicts(connection: sa.Connection, batch: int) -> list[VerdictRow]:
+    """Of a batch that is closed; of an open one none, whatever was found."""
+    statement = (
+        sa.select(verdicts.c.idx, verdicts.c.sealed)
+        .join(batches, batches.c.account_id == verdicts.c.batch_id)
+        .where(verdicts.c.batch_id == batch, sa.not_(batches.info[LIVE]))
+        .order_by(verdicts.c.idx)
+    )
+    rows = connection.execute(statement)
+    return [VerdictRow(index, bytes(sealed), parse_command(sealed[SALT_SIZE:])) for index, sealed in rows]
+
+
+def _select() -> sa.Select[Any]:
+    return (
+        sa.select(
+            batches.c.account_id, nodes.c.key, batches.c.model, batches.c.policy, batches.c.opened_ms,
+            accounts.c.opened_index, batches.c.units, batches.c.free_units, accounts.c.credits, batches.c.state,
+            batches.c.closed_index,
+        )
+        .join(nodes, nodes.c.id == batches.c.node_id)
+        .join(accounts, accounts.c.id == batches.c.account_id)
+    )  # fmt: skip
+
+
+def _batch(row: Any) -> BatchRow:
+    id, node, model, policy, opened_ms, opened_index, units, free_units, earned_ucr, state, closed_index = row
+    return BatchRow(
+        id, node, model, policy, opened_ms, opened_index, units, free_units, earned_ucr, BatchState(state),
+        closed_index,
+    )  # fmt: skip

@@ -1,0 +1,97 @@
+"""Holds as everybody may see them: never who pays. Which holds an account opened is private."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from nectar_protocol.announcement import Profile
+
+from nectar_ledger.store.tables import accounts, hold_lines, holds, nodes
+from nectar_ledger.store.views.page import Page, Window
+
+
+@dataclass(frozen=True, slots=True)
+class HoldLineRow:
+    """How far a node's line has been used; `receipt` is its newest, 344 bytes, settled by entry `receipt_index`."""
+
+    node: bytes
+    cap_units: int
+    units: int
+    seq: int
+    final: bool
+    receipt_index: int | None
+    receipt: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRow:
+    """`account` is its escrow, with `left_ucr` in it; `closed_index` is None while it is open."""
+
+    account: int
+    id: bytes
+    session: bytes
+    model: bytes
+    model_version: int
+    policy: bytes
+    weight: int
+    profiles: tuple[Profile, ...]
+    revision: int
+    expires_ms: int
+    opened_index: int
+    revised_index: int
+    closed_index: int | None
+    left_ucr: int
+    lines: tuple[HoldLineRow, ...]
+
+
+_COLUMNS = (
+    holds.c.account_id, holds.c.id, holds.c.session, holds.c.model, holds.c.model_version, holds.c.policy,
+    holds.c.weight, holds.c.profiles, holds.c.revision, holds.c.expires_ms, holds.c.opened_index,
+    holds.c.revised_index, holds.c.closed_index, accounts.c.credits - accounts.c.debits,
+)  # fmt: skip
+
+
+def find_hold(connection: sa.Connection, id: bytes) -> HoldRow | None:
+    found = _with_lines(connection, connection.execute(_select().where(holds.c.id == id)).all())
+    return found[0] if found else None
+
+
+def list_holds_of(connection: sa.Connection, account: int, window: Window) -> Page[HoldRow]:
+    """PRIVATE, for the account's owner alone: what its purse has paid for. Keys are the holds' accounts."""
+    statement = window.select(_select().where(holds.c.purse_id == account), holds.c.account_id)
+    found = _with_lines(connection, connection.execute(statement).all())
+    return window.page(found, lambda hold: hold.account)
+
+
+def _select() -> sa.Select[Any]:
+    return sa.select(*_COLUMNS).join(accounts, accounts.c.id == holds.c.account_id)
+
+
+def _with_lines(connection: sa.Connection, rows: Sequence[Any]) -> list[HoldRow]:
+    lines: dict[int, list[HoldLineRow]] = defaultdict(list)
+    statement = (
+        sa.select(
+            hold_lines.c.hold_id, nodes.c.key, hold_lines.c.cap_units, hold_lines.c.units, hold_lines.c.seq,
+            hold_lines.c.final, hold_lines.c.receipt_index, hold_lines.c.receipt,
+        )
+        .join(nodes, nodes.c.id == hold_lines.c.node_id)
+        .where(hold_lines.c.hold_id.in_([row.account_id for row in rows]))
+        .order_by(hold_lines.c.hold_id, hold_lines.c.node_id)
+    )  # fmt: skip
+    for hold, *line in connection.execute(statement):
+        lines[hold].append(HoldLineRow(*line))
+    return [_hold(row, tuple(lines[row.account_id])) for row in rows]
+
+
+def _hold(row: Any, lines: tuple[HoldLineRow, ...]) -> HoldRow:
+    (
+        account, id, session, model, version, policy, weight, bits, revision, expires_ms, opened, revised, closed,
+        left_ucr,
+    ) = row  # fmt: skip
+    profiles = tuple(profile for profile in Profile if bits >> profile & 1)
+    return HoldRow(
+        account, id, session, model, version, policy, weight, profiles, revision, expires_ms, opened, revised, closed,
+        left_ucr, lines,
+    )  # fmt: skip
