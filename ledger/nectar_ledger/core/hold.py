@@ -1,5 +1,6 @@
 """A session's hold as the ledger keeps it: an escrow account, and how far each line has been used."""
 
+import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,11 +18,14 @@ from nectar_ledger.core.node import Node
 from nectar_ledger.core.parties import Purse
 
 NOTHING = Work()
+# Span, profile and work of a receipt, as they stand in its bytes 144 to 216: what the next one has to continue.
+TOTALS = struct.Struct(">HHH2x7Q8x")
+TOTALS_AT = slice(144, 216)
 
 
 @dataclass(slots=True, eq=False)
 class HoldLine:
-    """What one node has been paid for; `receipt` is the newest one that counts, 344 bytes.
+    """What one node has been paid for. The newest receipt that counts is in entry `receipt_index`; `totals` is of it.
 
     `given_back`: its last receipt is final, and what it left has gone back to the pool.
     """
@@ -36,8 +40,8 @@ class HoldLine:
     final: bool = False
     given_back: bool = False
     receipt_index: int | None = None
-    receipt: bytes | None = None
-    # Of that receipt: what the next one has to continue.
+    totals: bytes | None = None
+    # What `totals` say.
     start: int = 0
     stop: int = 0
     profile: Profile = Profile.F32
@@ -47,7 +51,7 @@ class HoldLine:
     def row(self) -> tuple[object, ...]:
         return (
             self.hold_id, self.node.id, self.cap_units, self.seq, self.units, self.final, self.given_back,
-            self.receipt_index, self.receipt,
+            self.receipt_index, self.totals,
         )  # fmt: skip
 
 

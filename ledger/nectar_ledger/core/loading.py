@@ -9,11 +9,11 @@ from nectar_protocol.entry import SALT_SIZE, seal
 from nectar_protocol.hold import Hold, Line, sorted_lines
 from nectar_protocol.modelentry import ModelEntry
 from nectar_protocol.policy import Policy
-from nectar_protocol.receipt import SignedReceipt
+from nectar_protocol.receipt import Work
 
 from nectar_ledger.core.accounts import Account, AccountKind
 from nectar_ledger.core.books import Books
-from nectar_ledger.core.hold import HoldLine, LiveHold
+from nectar_ledger.core.hold import TOTALS, HoldLine, LiveHold
 from nectar_ledger.core.machine import ReadRows
 from nectar_ledger.core.node import Batch, Given, Node
 from nectar_ledger.core.parties import OperatorKey, Purse
@@ -72,13 +72,11 @@ def _load_batches(state: State, rows: Rows, nodes: dict[int, Node]) -> None:
 
 def _load_holds(state: State, rows: Rows, nodes: dict[int, Node]) -> None:
     lines: dict[int, list[HoldLine]] = {}
-    for hold_id, node_id, cap, seq, units, final, given_back, index, packed in rows("hold_lines"):
-        line = HoldLine(hold_id, nodes[node_id], cap, seq, units, bool(final), bool(given_back), index, packed)
-        if packed is not None:
-            receipt = SignedReceipt.unpack(packed).receipt
-            line.start, line.stop, line.profile, line.work = (
-                receipt.start, receipt.stop, receipt.profile, receipt.work,
-            )  # fmt: skip
+    for hold_id, node_id, cap, seq, units, final, given_back, index, totals in rows("hold_lines"):
+        line = HoldLine(hold_id, nodes[node_id], cap, seq, units, bool(final), bool(given_back), index, totals)
+        if totals is not None:
+            line.start, line.stop, profile, *work = TOTALS.unpack(totals)
+            line.profile, line.work = Profile(profile), Work(*work)
         lines.setdefault(hold_id, []).append(line)
     for (
         account_id, id, purse, session, model, version, policy, weight, profiles, revision, expires_ms, _, revised, _,
@@ -92,7 +90,7 @@ def _load_holds(state: State, rows: Rows, nodes: dict[int, Node]) -> None:
             state.models[model, version], state.policies[policy], {line.node.key: line for line in mine}, revised,
         )  # fmt: skip
         for line in mine:
-            if line.receipt is not None:
+            if line.totals is not None:
                 line.meter = state.meter(live, line.start, line.stop, line.profile)
         state.holds[id] = live
         state.watch(live)

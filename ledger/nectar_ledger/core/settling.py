@@ -8,9 +8,10 @@ from nectar_protocol.errors import ProtocolError
 from nectar_protocol.metering import Meter
 from nectar_protocol.money import Settlement, settle
 from nectar_protocol.receipt import Receipt, SignedReceipt
+from nectar_protocol.record import MAX_COUNT
 
 from nectar_ledger.core.accounts import AccountKind, Code
-from nectar_ledger.core.hold import HoldLine, LiveHold
+from nectar_ledger.core.hold import TOTALS_AT, HoldLine, LiveHold
 from nectar_ledger.core.node import Batch
 from nectar_ledger.core.reasons import Reason, Refused
 from nectar_ledger.core.state import BURNED, State
@@ -112,7 +113,7 @@ def apply(state: State, entry: Settled, packed: bytes) -> None:
     batch.units += units
     if hold.hold.weight == 0:
         batch.free_units += units
-        line.node.free_units += units
+        line.node.free_units = min(line.node.free_units + units, MAX_COUNT)
         state.touch(line.node)
     state.touch(batch)
     ids = (hold.account.id, line.node.id, batch.account.id)
@@ -125,7 +126,7 @@ def _record(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt, pack
         line.meter = _meter(state, hold, receipt)
     line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
     line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
-    line.receipt_index, line.receipt = state.index, packed
+    line.receipt_index, line.totals = state.index, packed[TOTALS_AT]
     state.touch(line)
 
 

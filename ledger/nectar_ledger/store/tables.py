@@ -70,10 +70,11 @@ sa.Index("holds_id", holds.c.id, unique=True)
 sa.Index("holds_purse", holds.c.purse_id, holds.c.account_id)
 sa.Index("holds_open", holds.c.account_id, sqlite_where=holds.info[LIVE], postgresql_where=holds.info[LIVE])
 
+# `totals` are bytes 144 to 216 of the newest receipt, which itself is in entry `receipt_index`.
 hold_lines = sa.Table(
     "hold_lines", metadata, index_column("hold_id"), index_column("node_id"), number("cap_units"), number("seq"),
     number("units"), flag("final"), flag("given_back"), optional_number("receipt_index"),
-    sa.Column("receipt", sa.LargeBinary),
+    sa.Column("totals", sa.LargeBinary),
     sa.CheckConstraint("units <= cap_units", name="hold_lines_cap"),
 )  # fmt: skip
 hold_lines.info[LIVE] = hold_lines.c.hold_id.in_(sa.select(holds.c.account_id).where(holds.c.closed_index.is_(None)))

@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from nectar_protocol.announcement import Profile
+from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
 
+from nectar_ledger.store.schema import log_entries
 from nectar_ledger.store.tables import accounts, hold_lines, holds, nodes
 from nectar_ledger.store.views.page import Page, Window
 
@@ -74,14 +76,16 @@ def _with_lines(connection: sa.Connection, rows: Sequence[Any]) -> list[HoldRow]
     statement = (
         sa.select(
             hold_lines.c.hold_id, nodes.c.key, hold_lines.c.cap_units, hold_lines.c.units, hold_lines.c.seq,
-            hold_lines.c.final, hold_lines.c.receipt_index, hold_lines.c.receipt,
+            hold_lines.c.final, hold_lines.c.receipt_index, log_entries.c.entry,
         )
         .join(nodes, nodes.c.id == hold_lines.c.node_id)
+        .outerjoin(log_entries, log_entries.c.idx == hold_lines.c.receipt_index)
         .where(hold_lines.c.hold_id.in_([row.account_id for row in rows]))
         .order_by(hold_lines.c.hold_id, hold_lines.c.node_id)
     )  # fmt: skip
-    for hold, *line in connection.execute(statement):
-        lines[hold].append(HoldLineRow(*line))
+    for hold, node, cap, units, seq, final, index, entry in connection.execute(statement):
+        receipt = None if entry is None else entry[-RECEIPT_SIZE:]
+        lines[hold].append(HoldLineRow(node, cap, units, seq, final, index, receipt))
     return [_hold(row, tuple(lines[row.account_id])) for row in rows]
 
 

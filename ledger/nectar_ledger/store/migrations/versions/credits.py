@@ -94,7 +94,7 @@ def upgrade() -> None:
         sa.Column("final", sa.Boolean, nullable=False),
         sa.Column("given_back", sa.Boolean, nullable=False),
         sa.Column("receipt_index", BIGINT, nullable=True),
-        sa.Column("receipt", sa.LargeBinary, nullable=True),
+        sa.Column("totals", sa.LargeBinary, nullable=True),
         sa.CheckConstraint("units <= cap_units", name="hold_lines_cap"),
     )
     op.create_table(
