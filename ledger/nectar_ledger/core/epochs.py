@@ -6,6 +6,7 @@ from nectar_protocol.commands import Grant, KeyPurpose
 from nectar_protocol.entries import MAX_SHARES, EmissionTo, Emitted, EpochClosed, Resumed, Share
 from nectar_protocol.money import MILLION
 from nectar_protocol.policy import Swarm
+from nectar_protocol.record import MAX_COUNT
 
 from nectar_ledger.core.accounts import AccountKind, Code
 from nectar_ledger.core.reasons import Reason, Refused
@@ -17,9 +18,14 @@ from nectar_ledger.errors import InvariantError
 def check_grant(state: State, command: Grant) -> None:
     """Raises Refused."""
     check_authority(state, command.operator, KeyPurpose.OPERATOR)
-    left_ucr = state.rules.grants_ucr - state.ledger.granted_ucr
+    left_ucr = min(state.rules.grants_ucr - state.ledger.granted_ucr, _mintable_ucr(state))
     if command.amount_ucr > left_ucr:
         raise Refused(Reason.WRONG_AMOUNT, f"the policy leaves {max(left_ucr, 0)} µcr for grants in this epoch")
+
+
+def _mintable_ucr(state: State) -> int:
+    """Over a ledger's life an amount's worth is emitted: the books of an epoch have to hold the sum."""
+    return MAX_COUNT + state.accounts[EMISSION].balance_ucr
 
 
 def apply_grant(state: State, command: Grant) -> None:
@@ -53,13 +59,14 @@ def emission(state: State) -> tuple[EmissionTo, Sequence[Share]]:
     receipts of free clients prove nothing, auditors get equal parts. What is nobody's is never minted.
     """
     policy = state.rules
+    most_ucr = min(policy.emission_ucr, _mintable_ucr(state))
     if policy.swarm is Swarm.OPEN:
         auditors = sorted(state.active_keys(KeyPurpose.AUDITOR))
-        each_ucr = policy.emission_ucr // len(auditors) if auditors else 0
+        each_ucr = most_ucr // len(auditors) if auditors else 0
         shares = [Share(key, key, 0, each_ucr) for key in auditors if each_ucr]
         return EmissionTo.PURSES, shares
     total = free_units(state)
-    worth_ucr = min(policy.emission_ucr, total * policy.emission_price // MILLION)
+    worth_ucr = min(most_ucr, total * policy.emission_price // MILLION)
     nodes = sorted((node for node in state.nodes.values() if node.free_units), key=lambda node: node.id)
     parts = ((node, worth_ucr * node.free_units // total) for node in nodes)
     named = [(node, node.payee.owner, part) for node, part in parts if part]
@@ -79,7 +86,7 @@ def _closing(state: State, to: EmissionTo, new_ucr: int) -> EpochClosed:
     return EpochClosed(
         books.epoch,
         books.epoch_started_ms,
-        free_units(state),
+        min(free_units(state), MAX_COUNT),
         new_ucr - sums[AccountKind.EMISSION],
         sums[AccountKind.BURNED],
         sums[AccountKind.WALLET] + payees_ucr,
