@@ -37,7 +37,8 @@ accounts = sa.Table(
     sa.CheckConstraint("debits >= 0 AND credits >= 0", name="accounts_volumes"),
 )  # fmt: skip
 accounts.info[LIVE] = accounts.c.closed_index.is_(None)
-sa.Index("accounts_owner", accounts.c.owner, unique=True)
+_owned = accounts.c.owner.is_not(None)
+sa.Index("accounts_owner", accounts.c.owner, unique=True, sqlite_where=_owned, postgresql_where=_owned)
 
 # `id` is index << 8 | position in the entry; the volumes are those after it.
 transfers = sa.Table(

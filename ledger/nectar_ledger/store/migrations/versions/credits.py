@@ -9,7 +9,8 @@ down_revision = "log"
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # Codes of transfers between accounts that people look at.
 LOOKED_AT = sa.text("code < 16")
-OPEN_HOLD, OPEN_BATCH = sa.text("closed_index IS NULL"), sa.text("state = 1")
+OPEN_HOLD, OWNED = sa.text("owner IS NOT NULL")
+OPEN_BATCH = sa.text("closed_index IS NULL"), sa.text("state = 1")
 
 
 def index_column(name: str) -> sa.Column[int]:
@@ -34,7 +35,7 @@ def upgrade() -> None:
         sa.CheckConstraint("NOT floored OR debits <= credits", name="accounts_floor"),
         sa.CheckConstraint("debits >= 0 AND credits >= 0", name="accounts_volumes"),
     )
-    op.create_index("accounts_owner", "accounts", ["owner"], unique=True)
+    op.create_index("accounts_owner", "accounts", ["owner"], unique=True, sqlite_where=OWNED, postgresql_where=OWNED)
     op.create_table(
         "batches",
         index_column("account_id"),
