@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from nectar_ledger.core.hold import HoldLine
 from nectar_ledger.core.ledger import Ledger
 from nectar_ledger.core.loading import load
 from nectar_ledger.core.machine import Draft, Row
-from nectar_ledger.core.node import BatchState
+from nectar_ledger.core.node import BatchState, Node
 from nectar_ledger.core.state import State
 from nectar_ledger.store.schema import ADDED_ONLY, commands
 from nectar_ledger.store.tables import TABLES
@@ -70,7 +71,7 @@ def picture(state: State) -> dict[str, object]:
         "accounts": {id: account.row() for id, account in state.accounts.items()},
         "wallets": {key: account.id for key, account in state.wallets.items()},
         "purses": {id: purse.row() for id, purse in state.purses.items()},
-        "nodes": {key: (node.row(), {b.account.id for b in node.batches.values()}) for key, node in state.nodes.items()},
+        "nodes": {key: _node(node) for key, node in state.nodes.items()},
         "keys": {key: kept.row() for key, kept in state.keys.items()},
         "policies": (set(state.policies), state.policy),
         "models": (state.models, state.newest_models),
@@ -86,5 +87,9 @@ def picture(state: State) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _line(line: Any) -> tuple[object, ...]:
+def _node(node: Node) -> tuple[object, ...]:
+    return (*node.row(), {model: batch.account.id for model, batch in node.batches.items()})
+
+
+def _line(line: HoldLine) -> tuple[object, ...]:
     return (*line.row(), line.start, line.stop, line.profile, line.work)
