@@ -9,8 +9,8 @@ down_revision = "log"
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # Codes of transfers between accounts that people look at.
 LOOKED_AT = sa.text("code < 16")
-OPEN_HOLD, OWNED = sa.text("owner IS NOT NULL")
-OPEN_BATCH = sa.text("closed_index IS NULL"), sa.text("state = 1")
+OPEN_HOLD, OPEN_BATCH = sa.text("closed_index IS NULL"), sa.text("state = 1")
+OWNED = sa.text("owner IS NOT NULL")
 
 
 def index_column(name: str) -> sa.Column[int]:
