@@ -12,12 +12,13 @@ import click
 from nectar_swarm.lean import skip_unused_imports
 
 from nectar import __version__
-from nectar.cli import bootstrap, demo, generate, key, node, swarm
+from nectar.cli import audit, bootstrap, demo, generate, key, node, swarm
 from nectar.cli.output import emit, say
 from nectar.cli.settings import default_map
 
 FAULTY, UNREACHABLE, UNSERVED, INTERRUPTED = 3, 4, 5, 130
 COMMANDS = {
+    "audit": audit.command,
     "bootstrap": bootstrap.command,
     "demo": demo.command,
     "generate": generate.command,
@@ -50,6 +51,10 @@ def exit_code(error: BaseException) -> int | None:
         ("nectar_swarm.errors", {"UnreachableError": UNREACHABLE, "SwarmError": FAULTY}),
         ("nectar_node.errors", {"NodeError": FAULTY}),
         ("nectar_demo.errors", {"DemoError": FAULTY}),
+        (
+            "nectar_ledger_client.errors",
+            {"UnreachableError": UNREACHABLE, "BusyError": UNREACHABLE, "LedgerClientError": FAULTY},
+        ),
     ):
         if module in sys.modules:
             for name, code in names.items():
@@ -83,7 +88,7 @@ def run() -> None:
         missing = str(error.name).partition(".")[0]
         if missing.startswith("nectar"):
             raise
-        part = {"node": "node", "demo": "demo"}.get(sys.argv[1], "client")
+        part = {"node": "node", "demo": "demo", "audit": "ledger"}.get(sys.argv[1], "client")
         report(
             f"{missing} is not installed; install this part with: pip install 'nectar-swarm[{part}]'", FAULTY, as_json
         )
