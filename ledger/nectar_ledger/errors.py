@@ -55,3 +55,11 @@ class ForkError(LedgerError):
 
 class InvariantError(LedgerError):
     """The log, or what was about to be added to it, breaks a rule of the ledger. Nothing of it is recorded."""
+
+
+class ReplayError(InvariantError):
+    """A log cannot be replayed beyond the entry at `index`."""
+
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index

@@ -1,14 +1,15 @@
-"""The whole log and whole tables, in order and in parts: for audits, rebuilding, copies. In the caller's transaction."""
+"""The whole log and whole tables, in order and in parts: for audits and rebuilding. In the caller's transaction."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from nectar_protocol.tiles import WIDTH
+from nectar_protocol.tiles import MAX_LEVEL, WIDTH
 
-from nectar_ledger.store.schema import log_entries, log_sealed, log_tiles
+from nectar_ledger.store.schema import checkpoints, log_entries, log_sealed, log_tiles
 
 PART_ENTRIES = 16 * WIDTH
+MAX_STRAYS = 100
 NO_SEALED: Mapping[int, bytes] = {}
 
 
@@ -37,14 +38,36 @@ def read_parts(connection: sa.Connection) -> Iterator[Part]:
 
 def _sealed(connection: sa.Connection, start: int, stop: int) -> dict[int, bytes]:
     within = sa.and_(log_sealed.c.idx >= start, log_sealed.c.idx < stop)
-    return dict(connection.execute(sa.select(log_sealed).where(within)).tuples().all())
+    return {index: sealed for index, sealed in connection.execute(sa.select(log_sealed).where(within))}
 
 
-def read_tiles(connection: sa.Connection, level: int, start: int, stop: int) -> dict[int, bytes]:
-    """Hashes of the tiles [start, stop) of a level, by index; those that are missing are left out."""
-    within = sa.and_(log_tiles.c.level == level, log_tiles.c.n >= start, log_tiles.c.n < stop)
-    return dict(connection.execute(sa.select(log_tiles.c.n, log_tiles.c.hashes).where(within)).tuples().all())
+def find_tile(connection: sa.Connection, level: int, index: int) -> bytes | None:
+    """All the hashes that are kept of a tile; None if there are none."""
+    where = sa.and_(log_tiles.c.level == level, log_tiles.c.n == index)
+    return connection.execute(sa.select(log_tiles.c.hashes).where(where)).scalar()
 
 
-def count_rows(connection: sa.Connection, table: sa.Table) -> int:
-    return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+def find_checkpoint(connection: sa.Connection, size: int) -> bytes | None:
+    """The note of the checkpoint over `size` entries; None if there is none."""
+    return connection.execute(sa.select(checkpoints.c.note).where(checkpoints.c.size == size)).scalar()
+
+
+def delete_rows(connection: sa.Connection, table: sa.Table) -> None:
+    """All of them."""
+    connection.execute(sa.delete(table))
+
+
+def find_strays(connection: sa.Connection, size: int) -> list[str]:
+    """Rows of the log's tables that a log of `size` entries has not: table and key, at most 100 of each table."""
+    level, n = log_tiles.c.level, log_tiles.c.n
+    beyond = [sa.and_(level == one, n >= -(-(size >> 8 * one) // WIDTH)) for one in range(MAX_LEVEL + 1)]
+    outside = {
+        log_entries: sa.or_(log_entries.c.idx < 0, log_entries.c.idx >= size),
+        log_sealed: sa.or_(log_sealed.c.idx < 0, log_sealed.c.idx >= size),
+        log_tiles: sa.or_(level < 0, level > MAX_LEVEL, n < 0, *beyond),
+    }
+    found = []
+    for table, where in outside.items():
+        rows = connection.execute(sa.select(*table.primary_key).where(where).limit(MAX_STRAYS))
+        found += [f"{table.name} {'/'.join(map(str, row))}" for row in rows]
+    return found
