@@ -114,7 +114,11 @@ def apply_closed(state: State, entry: BatchClosed) -> None:
 def _is_on(state: State, batch: Batch, verdict: Verdict) -> bool:
     """What can be said of it when it is shown: its auditor's key may have been revoked since."""
     known = (verdict.auditor, KeyPurpose.AUDITOR) in state.keys
-    return known and (verdict.ledger, verdict.node, verdict.batch) == (state.ledger.id, batch.node.key, batch.account.id)
+    return known and (verdict.ledger, verdict.node, verdict.batch) == (
+        state.ledger.id,
+        batch.node.key,
+        batch.account.id,
+    )
 
 
 def _shown(state: State, index: int, sealed: bytes) -> Verdict:

@@ -24,8 +24,8 @@ def check_grant(state: State, command: Grant) -> None:
 
 
 def _mintable_ucr(state: State) -> int:
-    """Over a ledger's life an amount's worth is emitted: the books of an epoch have to hold the sum."""
-    return MAX_COUNT + state.accounts[EMISSION].balance_ucr
+    """The books of an epoch have to hold all that was ever emitted. What this one's entries gave is not counted yet."""
+    return MAX_COUNT + state.accounts[EMISSION].balance_ucr + sum(state.shares.values())
 
 
 def apply_grant(state: State, command: Grant) -> None:
