@@ -66,7 +66,7 @@ class Shelf:
 
 
 class Directory:
-    """For any number of threads. Nodes that are bound to a payee have room of their own, which strangers cannot fill."""
+    """For any number of threads. Nodes that are bound to a payee have room that strangers cannot take."""
 
     def __init__(
         self, clock_ms: Callable[[], int], max_bound: int = MAX_BOUND, max_strangers: int = MAX_STRANGERS

@@ -76,6 +76,11 @@ class Service:
         return ledger.state
 
     @property
+    def durable_size(self) -> int:
+        """Entries of the log below this index are committed."""
+        return self._sequencer.durable_size
+
+    @property
     def checkpoint(self) -> Note | None:
         """What was published last."""
         return self.signer.last

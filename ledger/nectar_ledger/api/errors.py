@@ -29,6 +29,7 @@ class Problem(StrEnum):
     BAD_SIGNATURE = "bad-signature"
     UNREGISTRABLE_KEY = "unregistrable-key"
     UNSIGNED_REQUEST = "unsigned-request"
+    BAD_REQUEST_SIGNATURE = "bad-request-signature"
     CLOCK_SKEW = "clock-skew"
     REPLAYED_REQUEST = "replayed-request"
     NOT_FOUND = "not-found"
@@ -60,6 +61,7 @@ STATUS: Mapping[Code, int] = {
     Reason.WRONG_UNITS: 400,
     Reason.OVER_CAP: 400,
     Problem.UNSIGNED_REQUEST: 401,
+    Problem.BAD_REQUEST_SIGNATURE: 401,
     Problem.CLOCK_SKEW: 401,
     Problem.REPLAYED_REQUEST: 401,
     Reason.INSUFFICIENT_FUNDS: 402,

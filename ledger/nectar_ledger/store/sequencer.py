@@ -65,6 +65,11 @@ class Sequencer(Generic[Command]):
         return self._writer.machine
 
     @property
+    def durable_size(self) -> int:
+        """Entries of the log below this index are committed."""
+        return self._writer.durable_size
+
+    @property
     def is_running(self) -> bool:
         return self._thread.is_alive()
 

@@ -22,7 +22,8 @@ CONFLICT = "conflict"
 class Writer(Generic[Command]):
     """Holds the sequencer's lock from the beginning until `close`. For one thread at a time.
 
-    `tables` are the machine's. Raises LockedError, VersionError, DamagedError, StoreError.
+    `tables` are the machine's; entries below `durable_size` are committed. Raises LockedError, VersionError,
+    DamagedError, StoreError.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Writer(Generic[Command]):
         connection = self._connection
         with connection.begin():
             frontier, time_ms = read_head(connection)
+            self.durable_size = frontier.size
             self._edge = Edge(frontier, time_ms, lambda tile: read_tile(connection, tile))
             self._machine = self._open_machine(
                 lambda name: read_rows(connection, self._tables[name], live=True), frontier.size, time_ms
@@ -80,6 +82,7 @@ class Writer(Generic[Command]):
             if changes.entries:
                 changes.add_rows(self._machine.take_rows())
                 self._append(changes, now_ms)
+        self.durable_size = self._edge.size
         return outcomes
 
     def _known(self, batches: Sequence[Sequence[Command]]) -> dict[bytes, tuple[Key, Answer]]:

@@ -1,0 +1,65 @@
+"""The application: every router, around one running ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from nectar_ledger.api import commands, directory, events, evidence, metrics, receipts
+from nectar_ledger.api.desk import Desk
+from nectar_ledger.api.errors import Problem, handle_errors, refusals
+from nectar_ledger.api.events import Feed
+from nectar_ledger.api.limits import Buckets, Gate, Limits
+from nectar_ledger.api.metrics import Measure, Metrics
+from nectar_ledger.service import Service
+
+ROUTERS = (commands.router, receipts.router, directory.router, evidence.router, events.router, metrics.router)
+
+
+def create_app(service: Service, limits: Limits | None = None, public_url: str | None = None) -> FastAPI:
+    """The ledger's API. The service is closed when the application ends.
+
+    `public_url`: where others reach it, `https://HOST`, if that is not what a request's Host says; signed requests are
+    for this URL alone.
+    """
+    limits = limits or Limits()
+    counted = Metrics(service)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        publishing = asyncio.create_task(app.state.feed.run())
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            with suppress(asyncio.CancelledError):
+                await publishing
+            app.state.desk.close()
+            await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="Nectar ledger",
+        version=version("nectar-swarm"),
+        lifespan=lifespan,
+        # Their pages load JavaScript from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        responses=refusals(Problem.WRONG_PARAMETER, Problem.TOO_MANY_REQUESTS, Problem.INTERNAL_ERROR),
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.service, app.state.metrics = service, counted
+    app.state.desk = Desk(service, limits, counted, public_url)
+    app.state.feed = Feed(service, limits, counted)
+    handle_errors(app)
+    app.add_middleware(Gate, buckets=Buckets("requests", limits.requests_per_address), send_s=limits.send_s)
+    app.add_middleware(Measure, metrics=counted)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
