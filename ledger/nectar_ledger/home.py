@@ -58,11 +58,17 @@ class Home:
     @classmethod
     def open(cls, root: Path, database_url: str | None = None) -> "Home":
         """Raises HomeError unless there is a ledger in the folder. Connects to nothing yet."""
+        home = cls.without_database(root, database_url)
+        if database_url is None and not home.default_database.is_file():
+            raise HomeError(f"there is no {home.default_database}; name the ledger's database with --database URL")
+        return home
+
+    @classmethod
+    def without_database(cls, root: Path, database_url: str | None = None) -> "Home":
+        """One whose database may have been lost. Raises HomeError unless there are keys in the folder."""
         home = cls(root, database_url or _default_url(root))
         if not home.keys.is_dir():
             raise HomeError(f"there is no ledger in {root}; make one with: nectar ledger init --data {root}")
-        if database_url is None and not home.default_database.is_file():
-            raise HomeError(f"there is no {home.default_database}; name the ledger's database with --database URL")
         return home
 
     @classmethod
@@ -84,6 +90,8 @@ class Home:
             raise HomeError(f"{root} has a ledger, and is never overwritten; choose another folder")
         check_name(network)
         _make_folders(root, home.evidence)
+        if database_url is None:
+            home.default_database.touch(mode=0o600)
         database = home.database()
         try:
             migrate(database)

@@ -26,7 +26,7 @@ class Sqlite:
     def __init__(self, url: sa.URL) -> None:
         if url.database in (None, "", ":memory:"):
             raise StoreError("a ledger in memory would be lost with its process: give a file, sqlite:///FILE")
-        self._path = Path(str(url.database))
+        self.path = Path(str(url.database))
         self.writing = sa.create_engine(url)
         self.reading = self.writing.execution_options(**{READING: True})
         quote = self.writing.dialect.identifier_preparer.quote
@@ -39,9 +39,9 @@ class Sqlite:
     @contextmanager
     def hold(self, patience_s: float = 5) -> Iterator[sa.Connection]:
         try:
-            descriptor = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise StoreError(f"cannot write beside the database {self._path}: {error.strerror}") from error
+            raise StoreError(f"cannot write beside the database {self.path}: {error.strerror}") from error
         try:
             wait_for_lock(lambda: _try_flock(descriptor), patience_s)
             with self.writing.connect() as connection:
