@@ -18,6 +18,7 @@ def postgres() -> Iterator[PostgresServer]:
     with tempfile.TemporaryDirectory(prefix="nectar-postgres-") as folder:
         server = PostgresServer(Path(folder) / "data")
         yield server
+        server.drop()
         server.stop()
 
 

@@ -232,10 +232,11 @@ class Book:
         self.now_ms += wait_ms
         before = len(self.log)
         self.do(Tick())
-        return self.bodies()[before:]
+        return self.bodies(before)
 
-    def bodies(self) -> list[Body]:
-        return [parse_entry(draft.entry).body for draft in self.log]
+    def bodies(self, start: int = 0) -> list[Body]:
+        """What the log says from entry `start` on."""
+        return [parse_entry(draft.entry).body for draft in self.log[start:]]
 
     def balance_ucr(self, account: Identity) -> int:
         wallet = self.state.wallets.get(account.public)

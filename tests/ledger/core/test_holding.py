@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from nectar_ledger.core import holding
+from nectar_ledger.core.holding import MAX_CLOSED_AT_ONCE, MAX_OPEN_HOLDS
 from nectar_ledger.core.reasons import Reason
 from nectar_ledger.core.state import POOL
 from nectar_protocol.entries import CloseReason, HoldClosed
@@ -122,15 +122,30 @@ def test_free_holds_have_no_payer_and_a_small_cap(book: Book, world: World) -> N
     assert (live.account.balance_ucr, live.purse, live.payer) == (0, None, SESSION.public)
 
 
-def test_one_purse_has_at_most_10_000_open_holds(monkeypatch: pytest.MonkeyPatch, book: Book, world: World) -> None:
-    assert holding.MAX_OPEN_HOLDS == 10_000
-    monkeypatch.setattr(holding, "MAX_OPEN_HOLDS", 3)
+def test_one_purse_has_at_most_10_000_open_holds(book: Book, world: World) -> None:
     holds = [paid(book, cap=10) for _ in range(3)]
+    purse = book.state.purses[book.state.wallets[ALICE.public].id]
+    assert purse.holds == 3
+    purse.holds = MAX_OPEN_HOLDS
     order = world.open_hold(ALICE, SESSION, {NODE: 10}, book.now_ms + LIFE_MS)
     assert book.refuse(order) == Reason.TOO_MANY_HOLDS
     book.open(world.extend(ALICE, holds[0], {NODE: 11}, holds[0].expires_ms))
     assert free(book)
     book.do(world.receipt(holds[1], NODE, SESSION, 1, 0, final=True), order)
+
+
+@pytest.mark.slow
+def test_10_000_open_holds_are_settled_and_expire(book: Book, world: World) -> None:
+    holds = [paid(book, cap=1_000) for _ in range(MAX_OPEN_HOLDS)]
+    order = world.open_hold(ALICE, SESSION, {NODE: 10}, book.now_ms + LIFE_MS)
+    assert book.refuse(order) == Reason.TOO_MANY_HOLDS
+    book.do(*(world.receipt(hold, NODE, SESSION, 1, 1, final=n % 2 == 0) for n, hold in enumerate(holds)))
+    assert len(book.state.holds) == MAX_OPEN_HOLDS // 2
+    book.tick(HOUR_MS)
+    book.tick(LIFE_MS + 1)
+    while book.state.holds:
+        book.tick()
+    assert book.purse_ucr(ALICE) == PURSE_UCR - MAX_OPEN_HOLDS * 640
 
 
 # Extending
@@ -280,7 +295,7 @@ def test_at_most_500_holds_expire_at_once_in_the_order_of_their_opening(book: Bo
     holds = [paid(book, cap=10) for _ in range(502)]
     book.tick(HOUR_MS)
     closed = book.tick(LIFE_MS + 1)
-    assert len(closed) == holding.MAX_CLOSED_AT_ONCE == 500
+    assert len(closed) == MAX_CLOSED_AT_ONCE == 500
     closed += book.tick()
     assert [body.hold for body in closed if isinstance(body, HoldClosed)] == [hold.id for hold in holds]
 
