@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from nectar_protocol.checkpoint import Checkpoint
 
-from tests.ledger.audit import Audited, audit
+from tests.ledger.auditing import Audited, audit
 from tests.ledger.engines import Place, PostgresServer
 from tests.ledger.ingest import LINES, SEQS, THREADS, ingest, open_signer
 

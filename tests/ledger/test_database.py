@@ -18,7 +18,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy.exc import IntegrityError
 
 from tests.ledger import till
-from tests.ledger.audit import audit
+from tests.ledger.auditing import audit
 from tests.ledger.engines import Place
 from tests.ledger.till import TABLES, Till, Total
 

@@ -14,7 +14,7 @@ from nectar_ledger.store.schema import log_head
 from nectar_ledger.store.sequencer import MAX_BATCH_COMMANDS, Sequencer
 from nectar_ledger.store.versions import migrate
 
-from tests.ledger.audit import audit
+from tests.ledger.auditing import audit
 from tests.ledger.engines import Place
 from tests.ledger.till import ENTRY, TABLES, Command, Fault, Payment, Till, Total
 
