@@ -124,9 +124,10 @@ def _record(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt, pack
     """Make this receipt the newest of its line."""
     if line.meter is None:
         line.meter = _meter(state, hold, receipt)
+    # The index comes first: another thread that sees the new `seq` must not take it for what an older entry recorded.
+    line.receipt_index, line.totals = state.index, packed[TOTALS_AT]
     line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
     line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
-    line.receipt_index, line.totals = state.index, packed[TOTALS_AT]
     state.touch(line)
 
 

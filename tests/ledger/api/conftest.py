@@ -1,4 +1,4 @@
-"""Ledgers that are really served: `served` for all tests of a module, `serve` for one with limits or times of its own."""
+"""Ledgers that are really served: `served` for all tests of a module, `serve` for one with settings of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
