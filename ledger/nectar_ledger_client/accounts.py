@@ -21,8 +21,8 @@ class Balance:
     @classmethod
     def read(cls, fields: Fields) -> Self:
         return cls(
-            fields.key("account"), fields.amount("balance_ucr"), fields.amount("credits_ucr"),
-            fields.amount("debits_ucr"), fields.index("opened_index"),
+            fields.key("account"), fields.amount("balance_ucr"), fields.total("credits_ucr"),
+            fields.total("debits_ucr"), fields.index("opened_index"),
         )  # fmt: skip
 
 
@@ -64,14 +64,19 @@ class StatementLine:
 
 @dataclass(frozen=True)
 class Purse:
-    """An account's private balance, and how many holds are open on it."""
+    """An account's private balance, with all that ever came in and went out, and how many holds are open on it."""
 
     balance_ucr: int
+    credits_ucr: int
+    debits_ucr: int
     open_holds: int
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        return cls(fields.amount("balance_ucr"), fields.uint("open_holds"))
+        return cls(
+            fields.amount("balance_ucr"), fields.total("credits_ucr"), fields.total("debits_ucr"),
+            fields.uint("open_holds"),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from nectar_protocol.receipt import SignedReceipt
 
 from nectar_ledger_client import calls, logcalls
 from nectar_ledger_client.accounts import Balance, Purse, PurseLine, StatementLine
-from nectar_ledger_client.answers import CommandAnswer, Epoch, LedgerInfo, LoggedEntry, ReceiptAnswer, Supply
+from nectar_ledger_client.answers import CommandAnswer, Epoch, LedgerInfo, LoggedEntry, ReceiptAnswer, SupplyNow
 from nectar_ledger_client.call import Call, Flow
 from nectar_ledger_client.errors import BusyError, LedgerClientError, UnreachableError
 from nectar_ledger_client.events import SILENCE_S, Event, EventParser, listen
@@ -38,7 +38,7 @@ from nectar_ledger_client.known import KnownLedger
 from nectar_ledger_client.page import HOLDS_AT_ONCE, Cursor, Page
 from nectar_ledger_client.promise import hold_check, promises_hold
 from nectar_ledger_client.retries import DEFAULT_RETRIES, Retries
-from nectar_ledger_client.work import Batch, HoldView, NodeView, Settlement
+from nectar_ledger_client.work import Batch, HoldView, JudgedBatch, NodeView, Settlement
 
 T = TypeVar("T")
 
@@ -56,8 +56,9 @@ class AsyncLedgerClient:
         *,
         timeout_s: float = 30.0,
         retries: Retries = DEFAULT_RETRIES,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
-        self._base, self._retries, self._timeout_s = base_url(address), retries, timeout_s
+        self._base, self._retries, self._timeout_s, self._clock_s = base_url(address), retries, timeout_s, clock_s
         self._known = ledger if isinstance(ledger, KnownLedger) else None
         self._id = ledger if isinstance(ledger, bytes) else None
         self._http = httpx.AsyncClient(timeout=timeout_s)
@@ -156,13 +157,16 @@ class AsyncLedgerClient:
     def batches_of(self, node: PublicKey, after: int | None = None) -> AsyncIterator[Batch]:
         return self.pages(lambda cursor: calls.batches_of(node, cursor), Cursor.start(after))
 
-    async def batch(self, id: int) -> Batch:
+    async def batch(self, id: int) -> JudgedBatch:
         return await self.call(calls.batch(id))
 
     def settlements(self, batch: int, after: int | None = None) -> AsyncIterator[Settlement]:
         return self.pages(lambda cursor: calls.settlements(batch, cursor), Cursor.start(after))
 
-    async def supply(self) -> Supply:
+    def settlements_of_hold(self, hold: bytes, after: int | None = None) -> AsyncIterator[Settlement]:
+        return self.pages(lambda cursor: calls.settlements_of_hold(hold, cursor), Cursor.start(after))
+
+    async def supply(self) -> SupplyNow:
         return await self.call(calls.supply())
 
     def epochs(self, after: int | None = None) -> AsyncIterator[Epoch]:
@@ -174,11 +178,14 @@ class AsyncLedgerClient:
     async def policy(self, id: bytes | None = None) -> Policy:
         return await self.call(calls.policy(id))
 
+    def policies(self, after: int | None = None) -> AsyncIterator[Policy]:
+        return self.pages(calls.policies, Cursor.start(after))
+
     def models(self, after: int | None = None) -> AsyncIterator[ModelEntry]:
         return self.pages(calls.models, Cursor.start(after))
 
-    async def model(self, model: bytes) -> ModelEntry:
-        return await self.call(calls.model(model))
+    async def model(self, model: bytes, version: int | None = None) -> ModelEntry:
+        return await self.call(calls.model(model, version))
 
     async def heartbeat(self, announcement: Announcement) -> None:
         await self.call(calls.heartbeat(announcement))
@@ -192,11 +199,11 @@ class AsyncLedgerClient:
     async def evidence(self, sha256: bytes) -> bytes:
         return await self.call(calls.evidence(sha256))
 
-    async def checkpoint(self) -> Note:
-        return await self.call(logcalls.checkpoint())
+    async def checkpoint(self, witnesses: int = 0) -> Note:
+        return await self.call(logcalls.checkpoint(witnesses))
 
-    async def proof(self, index: int) -> LogProof:
-        return await self.call(logcalls.proof(index))
+    async def proof(self, index: int, witnesses: int = 0) -> LogProof:
+        return await self.call(logcalls.proof(index, witnesses))
 
     async def consistency(self, old: int, new: int) -> list[Hash]:
         return await self.call(logcalls.consistency(old, new))
@@ -219,7 +226,7 @@ class AsyncLedgerClient:
 
     async def _exchange(self, call: Call[Any]) -> Reply:
         """Send one request. Raises UnreachableError, AnswerError."""
-        request = build_request(self._base, call, int(time.time()))
+        request = build_request(self._base, call, int(self._clock_s()))
         try:
             async with (
                 asyncio.timeout(self._timeout_s + call.transfer_s),
@@ -232,7 +239,7 @@ class AsyncLedgerClient:
     async def _listen(self, parser: EventParser) -> AsyncGenerator[Event, None]:
         """Events until the stream ends. Raises UnreachableError, and what else the ledger answers instead of them."""
         call = listen(parser.last)
-        request = build_request(self._base, call, int(time.time()))
+        request = build_request(self._base, call, int(self._clock_s()))
         request.extensions["timeout"] = httpx.Timeout(self._timeout_s, read=SILENCE_S).as_dict()
         try:
             async with aclosing(await self._http.send(request, stream=True)) as response:

@@ -9,6 +9,7 @@ from nectar_protocol.hold import SignedHold
 from nectar_protocol.identity import PublicKey
 from nectar_protocol.note import NoteKey
 
+from nectar_ledger_client.errors import UntrustedError
 from nectar_ledger_client.fields import Fields
 
 
@@ -98,14 +99,27 @@ class Supply:
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
+        """Raises UntrustedError for sums that do not add up."""
         amounts = ("emitted_ucr", "burned_ucr", "wallets_ucr", "pool_ucr", "holds_ucr", "batches_ucr")
-        return cls(*(fields.amount(name) for name in amounts))
+        emitted_ucr, burned_ucr, *balances = (fields.amount(name) for name in amounts)
+        if emitted_ucr - burned_ucr != sum(balances):
+            raise UntrustedError("the ledger's supply is not the sum of its balances: show its answer to others")
+        return cls(emitted_ucr, burned_ucr, *balances)
 
-    @property
-    def adds_up(self) -> bool:
-        """Is it what it says it is?"""
-        return self.emitted_ucr - self.burned_ucr == (
-            self.wallets_ucr + self.pool_ucr + self.holds_ucr + self.batches_ucr
+
+@dataclass(frozen=True)
+class SupplyNow:
+    """The supply as it is, in the epoch that runs; `granted_ucr` of it was granted in this epoch."""
+
+    supply: Supply
+    epoch: int
+    epoch_started_ms: int
+    granted_ucr: int
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        return cls(
+            Supply.read(fields), fields.uint("epoch"), fields.uint("epoch_started_ms"), fields.amount("granted_ucr")
         )
 
 

@@ -18,13 +18,13 @@ from nectar_protocol.policy import Policy
 from nectar_protocol.receipt import SignedReceipt
 
 from nectar_ledger_client.accounts import Balance, Purse, PurseLine, StatementLine
-from nectar_ledger_client.answers import CommandAnswer, Epoch, LedgerInfo, LoggedEntry, ReceiptAnswer, Supply
+from nectar_ledger_client.answers import CommandAnswer, Epoch, LedgerInfo, LoggedEntry, ReceiptAnswer, SupplyNow
 from nectar_ledger_client.call import Call
 from nectar_ledger_client.errors import AnswerError, UntrustedError
 from nectar_ledger_client.fields import Fields
 from nectar_ledger_client.page import Cursor, Page
 from nectar_ledger_client.promise import CheckHold
-from nectar_ledger_client.work import Batch, HoldView, NodeView, Settlement
+from nectar_ledger_client.work import Batch, HoldView, JudgedBatch, NodeView, Settlement
 
 T = TypeVar("T")
 
@@ -74,21 +74,27 @@ def policy(id: bytes | None = None) -> Call[Policy]:
     return _get("/v1/policy" if id is None else f"/v1/policies/{id.hex()}", read)
 
 
+def policies(cursor: Cursor) -> Call[Page[Policy]]:
+    """All versions there were."""
+    return _page("/v1/policies", lambda fields: _unpack(fields, Policy.unpack), cursor)
+
+
 def models(cursor: Cursor) -> Call[Page[ModelEntry]]:
     """The newest version of each model's entry."""
     return _page("/v1/models", lambda fields: _unpack(fields, ModelEntry.unpack), cursor)
 
 
-def model(model: bytes) -> Call[ModelEntry]:
-    """The newest version of this model's entry."""
+def model(model: bytes, version: int | None = None) -> Call[ModelEntry]:
+    """This model's entry: its newest version, or the one asked for."""
 
     def read(fields: Fields) -> ModelEntry:
         found = _unpack(fields, ModelEntry.unpack)
-        if found.model != model:
-            raise UntrustedError(f"asked for model {model.hex()}, the ledger answers with {found.model.hex()}")
+        if found.model != model or version not in (None, found.version):
+            raise UntrustedError(f"asked for model {model.hex()}, the ledger answers with another, or another version")
         return found
 
-    return _get(f"/v1/models/{model.hex()}", read)
+    params = {} if version is None else {"version": str(version)}
+    return Call(f"/v1/models/{model.hex()}", lambda data: read(Fields.parse(data)), params=params)
 
 
 def balance(account: PublicKey) -> Call[Balance]:
@@ -133,16 +139,20 @@ def batches_of(node: PublicKey, cursor: Cursor) -> Call[Page[Batch]]:
     return _page(f"/v1/nodes/{node.hex()}/batches", Batch.read, cursor)
 
 
-def batch(id: int) -> Call[Batch]:
-    return _get(f"/v1/batches/{id}", Batch.read)
+def batch(id: int) -> Call[JudgedBatch]:
+    return _get(f"/v1/batches/{id}", JudgedBatch.read)
 
 
 def settlements(batch: int, cursor: Cursor) -> Call[Page[Settlement]]:
     return _page(f"/v1/batches/{batch}/settlements", Settlement.read, cursor)
 
 
-def supply() -> Call[Supply]:
-    return _get("/v1/supply", Supply.read)
+def settlements_of_hold(hold: bytes, cursor: Cursor) -> Call[Page[Settlement]]:
+    return _page(f"/v1/holds/{hold.hex()}/settlements", Settlement.read, cursor)
+
+
+def supply() -> Call[SupplyNow]:
+    return _get("/v1/supply", SupplyNow.read)
 
 
 def epochs(cursor: Cursor) -> Call[Page[Epoch]]:

@@ -20,7 +20,7 @@ from nectar_protocol.receipt import SignedReceipt
 
 from nectar_ledger_client import calls, logcalls
 from nectar_ledger_client.accounts import Balance, Purse, PurseLine, StatementLine
-from nectar_ledger_client.answers import CommandAnswer, Epoch, LedgerInfo, LoggedEntry, ReceiptAnswer, Supply
+from nectar_ledger_client.answers import CommandAnswer, Epoch, LedgerInfo, LoggedEntry, ReceiptAnswer, SupplyNow
 from nectar_ledger_client.call import Call, Flow
 from nectar_ledger_client.errors import BusyError, LedgerClientError, UnreachableError
 from nectar_ledger_client.events import SILENCE_S, Event, EventParser, listen
@@ -37,7 +37,7 @@ from nectar_ledger_client.known import KnownLedger
 from nectar_ledger_client.page import HOLDS_AT_ONCE, Cursor, Page
 from nectar_ledger_client.promise import hold_check, promises_hold
 from nectar_ledger_client.retries import DEFAULT_RETRIES, Retries
-from nectar_ledger_client.work import Batch, HoldView, NodeView, Settlement
+from nectar_ledger_client.work import Batch, HoldView, JudgedBatch, NodeView, Settlement
 
 T = TypeVar("T")
 
@@ -47,7 +47,8 @@ class LedgerClient:
 
     `ledger` is the ID that it must have, or all that is known of it; without it, whatever ledger is there is believed
     when its keys are first needed. `timeout_s` is for connecting, for each wait and, beside what its bytes may take on
-    a slow link, for an answer as a whole. Every method raises LedgerClientError.
+    a slow link, for an answer as a whole. `clock_s` tells Unix time, by which requests are signed. Every method raises
+    LedgerClientError.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class LedgerClient:
         *,
         timeout_s: float = 30.0,
         retries: Retries = DEFAULT_RETRIES,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
-        self._base, self._retries, self._timeout_s = base_url(address), retries, timeout_s
+        self._base, self._retries, self._timeout_s, self._clock_s = base_url(address), retries, timeout_s, clock_s
         self._known = ledger if isinstance(ledger, KnownLedger) else None
         self._id = ledger if isinstance(ledger, bytes) else None
         self._http = httpx.Client(timeout=timeout_s)
@@ -172,7 +174,7 @@ class LedgerClient:
         """A node's batches, from new to old; upwards from behind the batch `after`."""
         return self.pages(lambda cursor: calls.batches_of(node, cursor), Cursor.start(after))
 
-    def batch(self, id: int) -> Batch:
+    def batch(self, id: int) -> JudgedBatch:
         """One batch, with its verdicts once it is closed."""
         return self.call(calls.batch(id))
 
@@ -180,7 +182,11 @@ class LedgerClient:
         """What came into a batch, from new to old; upwards from behind the entry `after`."""
         return self.pages(lambda cursor: calls.settlements(batch, cursor), Cursor.start(after))
 
-    def supply(self) -> Supply:
+    def settlements_of_hold(self, hold: bytes, after: int | None = None) -> Iterator[Settlement]:
+        """What has been paid out of a hold, from new to old; upwards from behind the entry `after`."""
+        return self.pages(lambda cursor: calls.settlements_of_hold(hold, cursor), Cursor.start(after))
+
+    def supply(self) -> SupplyNow:
         """All credits there are, now."""
         return self.call(calls.supply())
 
@@ -196,13 +202,17 @@ class LedgerClient:
         """The policy in force, or the one with this ID."""
         return self.call(calls.policy(id))
 
+    def policies(self, after: int | None = None) -> Iterator[Policy]:
+        """All versions of the policy, from new to old; upwards from behind the version `after`."""
+        return self.pages(calls.policies, Cursor.start(after))
+
     def models(self, after: int | None = None) -> Iterator[ModelEntry]:
         """The models that work can be paid for."""
         return self.pages(calls.models, Cursor.start(after))
 
-    def model(self, model: bytes) -> ModelEntry:
-        """The newest version of one of them."""
-        return self.call(calls.model(model))
+    def model(self, model: bytes, version: int | None = None) -> ModelEntry:
+        """One of them: its newest version, or the one asked for."""
+        return self.call(calls.model(model, version))
 
     def heartbeat(self, announcement: Announcement) -> None:
         """Tell the ledger what a node serves."""
@@ -220,13 +230,13 @@ class LedgerClient:
         """What has this SHA-256."""
         return self.call(calls.evidence(sha256))
 
-    def checkpoint(self) -> Note:
-        """The log's newest checkpoint, not verified."""
-        return self.call(logcalls.checkpoint())
+    def checkpoint(self, witnesses: int = 0) -> Note:
+        """The log's newest checkpoint, or the newest that so many witnesses have cosigned; not verified."""
+        return self.call(logcalls.checkpoint(witnesses))
 
-    def proof(self, index: int) -> LogProof:
-        """The proof of an entry, not verified."""
-        return self.call(logcalls.proof(index))
+    def proof(self, index: int, witnesses: int = 0) -> LogProof:
+        """The proof of an entry under such a checkpoint, not verified."""
+        return self.call(logcalls.proof(index, witnesses))
 
     def consistency(self, old: int, new: int) -> list[Hash]:
         """That the log of `new` entries begins with that of `old`, not verified."""
@@ -249,7 +259,7 @@ class LedgerClient:
 
     def _exchange(self, call: Call[Any]) -> Reply:
         """Send one request. Raises UnreachableError, AnswerError."""
-        request = build_request(self._base, call, int(time.time()))
+        request = build_request(self._base, call, int(self._clock_s()))
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 return self._read(call, response)
@@ -268,7 +278,7 @@ class LedgerClient:
     def _listen(self, parser: EventParser) -> Iterator[Event]:
         """Events until the stream ends. Raises UnreachableError, and what else the ledger answers instead of them."""
         call = listen(parser.last)
-        request = build_request(self._base, call, int(time.time()))
+        request = build_request(self._base, call, int(self._clock_s()))
         request.extensions["timeout"] = httpx.Timeout(self._timeout_s, read=SILENCE_S).as_dict()
         try:
             with closing(self._http.send(request, stream=True)) as response:

@@ -12,7 +12,7 @@ from nectar_protocol.errors import ProtocolError
 from nectar_protocol.identity import PUBLIC_KEY_SIZE, PublicKey, public_key
 from nectar_protocol.money import parse_amount
 from nectar_protocol.record import MAX_COUNT
-from nectar_protocol.textual import MAX_DECIMAL, parse_base64
+from nectar_protocol.textual import MAX_DECIMAL, parse_base64, parse_decimal
 
 from nectar_ledger_client.errors import AnswerError
 
@@ -122,6 +122,10 @@ class Fields:
         if value.startswith("-") and value != "-0":
             return -self.packed(name, lambda: parse_amount(value[1:]))
         return self.amount(name)
+
+    def total(self, name: str) -> int:
+        """µcr of all that ever moved, 0 to 2^63 − 1."""
+        return self.packed(name, lambda: parse_decimal(self.text(name), name))
 
     def blob(self, name: str, most: int = MAX_BLOB) -> bytes:
         """At most `most` bytes as base64."""

@@ -23,9 +23,13 @@ T = TypeVar("T")
 MAX_LINE: Final = 64
 
 
-def checkpoint() -> Call[Note]:
-    """The log's newest checkpoint."""
-    return Call("/log/checkpoint", lambda data: _read("the checkpoint", Note.unpack, data), max_bytes=note.MAX_BYTES)
+def checkpoint(witnesses: int = 0) -> Call[Note]:
+    """The log's newest checkpoint, or the newest that so many witnesses have cosigned."""
+
+    def parse(data: bytes) -> Note:
+        return _read("the checkpoint", Note.unpack, data)
+
+    return Call("/log/checkpoint", parse, params=_cosigned(witnesses), max_bytes=note.MAX_BYTES)
 
 
 def tile(tile: Tile) -> Call[bytes]:
@@ -34,8 +38,8 @@ def tile(tile: Tile) -> Call[bytes]:
     return Call(f"/log/{tile.path}", bytes, max_bytes=most)
 
 
-def proof(index: int) -> Call[LogProof]:
-    """The proof of an entry, as a file has it."""
+def proof(index: int, witnesses: int = 0) -> Call[LogProof]:
+    """The proof of an entry under such a checkpoint; what it is a proof of, `entry` has."""
 
     def parse(data: bytes) -> LogProof:
         found = _read("the proof", LogProof.unpack, data)
@@ -43,7 +47,7 @@ def proof(index: int) -> Call[LogProof]:
             raise UntrustedError(f"asked for the proof of entry {index}, the ledger answers with that of {found.index}")
         return found
 
-    return Call(f"/log/proof/{index}", parse, max_bytes=logproof.MAX_BYTES)
+    return Call(f"/log/proof/{index}", parse, params=_cosigned(witnesses), max_bytes=logproof.MAX_BYTES)
 
 
 def consistency(old: int, new: int) -> Call[list[Hash]]:
@@ -56,6 +60,10 @@ def consistency(old: int, new: int) -> Call[list[Hash]]:
         return [_read("a hash", _hash, line) for line in lines]
 
     return Call("/log/consistency", parse, params={"old": str(old), "new": str(new)}, max_bytes=MAX_LINE * MAX_HASHES)
+
+
+def _cosigned(witnesses: int) -> dict[str, str]:
+    return {"witnesses": str(witnesses)} if witnesses else {}
 
 
 def _hash(line: str) -> Hash:

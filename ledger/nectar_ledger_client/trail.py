@@ -77,11 +77,13 @@ class Trail:
         return self._believed
 
     def advance(self) -> Flow[Checkpoint]:
-        """Fetch the log's checkpoint and check that it continues what was seen; what is newest then.
-
-        Raises UntrustedError for a signature that is wrong, and for a fork.
+        """Fetch the newest checkpoint that enough have signed and check that it continues what was seen; what is newest
+        then. Raises UntrustedError for a signature that is wrong, and for a fork; NotYetError if there is none.
         """
-        note = yield logcalls.checkpoint()
+        try:
+            note = yield logcalls.checkpoint(self._quorum)
+        except RefusedError as error:
+            raise NotYetError(f"no checkpoint is there yet that enough have signed: ask later ({error})") from error
         served = Seen(note, self._open(note))
         while True:
             newest = self._newest

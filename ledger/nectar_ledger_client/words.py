@@ -1,6 +1,7 @@
 """What an entry of a ledger's log says, for people."""
 
 from datetime import UTC, datetime
+from enum import IntEnum
 
 from nectar_protocol.command import Command, SignedCommand
 from nectar_protocol.entries import (
@@ -19,8 +20,9 @@ from nectar_protocol.entries import (
 )
 from nectar_protocol.entry import Entry, entry_hash, pack_entry
 from nectar_protocol.identity import peer_id
+from nectar_protocol.modelentry import ModelEntry
 from nectar_protocol.money import UCR_PER_CREDIT
-from nectar_protocol.record import Record
+from nectar_protocol.policy import Policy
 
 WHY = {
     CloseReason.FINAL: "every line had its final receipt",
@@ -54,10 +56,10 @@ def _what(entry: Entry) -> str:
             return _settled(settled)
         case HoldOpened(signed):
             hold = signed.hold
-            units = sum(line.cap_units for line in hold.lines)
+            units, nodes = sum(line.cap_units for line in hold.lines), _count(len(hold.lines), "node")
             return (
                 f"the ledger promised hold {hold.id.hex()}, revision {hold.revision}, to session {hold.session.hex()}: "
-                f"up to {units} units of weight {hold.weight} on {len(hold.lines)} nodes until {when(hold.expires_ms)}"
+                f"up to {units} units of weight {hold.weight} on {nodes} until {when(hold.expires_ms)}"
             )
         case HoldClosed() as closed:
             done = "was closed" if closed.whole else "gave back what its final receipts left"
@@ -67,11 +69,12 @@ def _what(entry: Entry) -> str:
             return "an auditor gave a verdict, which is sealed until its batch closes"
         case BatchClosed() as batch:
             done = "released to its node's payee" if batch.outcome is BatchOutcome.RELEASED else "burned"
-            return f"batch {batch.account} was {done}: {credits(batch.amount_ucr)}, {len(batch.verdicts)} verdicts"
+            verdicts = _count(len(batch.verdicts), "verdict")
+            return f"batch {batch.account} was {done}: {credits(batch.amount_ucr)}, after {verdicts}"
         case Emitted() as emitted:
-            to = "payees of nodes" if emitted.to is EmissionTo.PAYEES else "purses of auditors"
+            to = "payee" if emitted.to is EmissionTo.PAYEES else "auditor's purse"
             amount = credits(sum(share.amount_ucr for share in emitted.shares))
-            return f"epoch {emitted.epoch} emitted {amount} to {len(emitted.shares)} {to}"
+            return f"epoch {emitted.epoch} emitted {amount} to {_count(len(emitted.shares), to)}"
         case EpochClosed() as epoch:
             made, burned = credits(epoch.emitted_ucr), credits(epoch.burned_ucr)
             return f"epoch {epoch.number} closed: {made} had been emitted in all and {burned} burned"
@@ -109,6 +112,12 @@ def _value(value: object) -> str:
     match value:
         case bytes():
             return value.hex()
-        case Record():
-            return f"{type(value).__name__} {entry_hash(value.pack()).hex()}"
+        case IntEnum():
+            return value.name.lower().replace("_", "-")
+        case Policy() | ModelEntry():
+            return f"version {value.version}, {value.id.hex()}"
     return str(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

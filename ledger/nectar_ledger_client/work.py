@@ -1,16 +1,20 @@
 """What a ledger answers about work: holds, nodes, and the batches in which their earnings wait."""
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 from nectar_protocol.announcement import Profile
+from nectar_protocol.command import SignedCommand
+from nectar_protocol.commands import Verdict, parse_command
+from nectar_protocol.entries import MAX_VERDICTS
+from nectar_protocol.entry import SALT_SIZE
+from nectar_protocol.errors import ProtocolError
 from nectar_protocol.hold import MAX_LINES
 from nectar_protocol.identity import PublicKey
 from nectar_protocol.receipt import SignedReceipt
 
+from nectar_ledger_client.errors import UntrustedError
 from nectar_ledger_client.fields import Fields
-
-MAX_VERDICTS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class NodeView:
 
 @dataclass(frozen=True)
 class Batch:
-    """A node's earnings for one model that wait together; `verdicts` are shown once it is closed."""
+    """A node's earnings for one model that wait together until they are released or burned by entry `closed_index`."""
 
     id: int
     node: PublicKey
@@ -109,6 +113,41 @@ class Batch:
             fields.uint("opened_ms"), fields.index("opened_index"), fields.uint("units"), fields.uint("free_units"),
             fields.amount("earned_ucr"), fields.text("state", 32), fields.optional("closed_index", fields.index),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Given:
+    """A verdict that its auditor has signed: entry `index` has the hash of `sealed`, the salt and the verdict."""
+
+    index: int
+    sealed: bytes
+    signed: SignedCommand
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """Raises UntrustedError for what no auditor has signed."""
+        sealed = fields.blob("sealed")
+        signed = fields.packed("sealed", lambda: parse_command(sealed[SALT_SIZE:]))
+        if not isinstance(signed.command, Verdict):
+            raise fields.wrong("sealed", "is no verdict")
+        try:
+            signed.verify()
+        except ProtocolError as error:
+            raise UntrustedError(f"the ledger shows a verdict that its auditor has not signed: {error}") from error
+        return cls(fields.index("index"), sealed, signed)
+
+
+@dataclass(frozen=True)
+class JudgedBatch:
+    """A batch with its verdicts; they are None while it is open."""
+
+    batch: Batch
+    verdicts: tuple[Given, ...] | None
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        shown = fields.children("verdicts", MAX_VERDICTS) if fields.has("verdicts") else None
+        return cls(Batch.read(fields), None if shown is None else tuple(map(Given.read, shown)))
 
 
 @dataclass(frozen=True)

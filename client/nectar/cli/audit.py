@@ -100,7 +100,7 @@ def receipt(
     keys, required = [NoteKey.parse(witness) for witness in witnesses], need_quorum(quorum, witnesses)
     with LedgerClient(address, None if ledger_id is None else parse_hex(ledger_id, "--ledger-id")) as client:
         known = client.known()
-        proof = with_entry(client.proof(index), client.entry(index).data)
+        proof = with_entry(client.proof(index, required), client.entry(index).data)
     proved = verify_proof(proof, known.log, keys, required, known.holds, lambda check: show(check, as_json))
     write_proof_file(save, proof)
     conclude(proved, as_json)
