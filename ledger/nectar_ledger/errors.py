@@ -53,6 +53,10 @@ class ForkError(LedgerError):
     """The log is not a continuation of what it has signed; nothing more may be signed under its origin."""
 
 
+class WitnessError(LedgerError):
+    """A witness, or the list of them, is not as it must be."""
+
+
 class InvariantError(LedgerError):
     """The log, or what was about to be added to it, breaks a rule of the ledger. Nothing of it is recorded."""
 

@@ -27,7 +27,7 @@ from nectar_ledger.store.views.page import Page, Window
 from nectar_ledger.store.views.policies import find_policy, list_policies, newest_policy
 from nectar_ledger.store.views.purses import find_purse, list_purse_lines
 from nectar_ledger.store.views.settlements import list_settlements_of_batch, list_settlements_of_hold
-from nectar_protocol.commands import Outcome, Verdict
+from nectar_protocol.commands import Outcome
 from nectar_protocol.entries import BatchClosed, HoldClosed, HoldOpened, Settled
 from nectar_protocol.entry import entry_hash, parse_entry
 from nectar_protocol.identity import Identity
@@ -216,8 +216,7 @@ def test_verdicts_are_those_that_the_closing_entry_shows_and_none_of_an_open_bat
     assert judged is not None
     assert judged.closed_index is not None
     (shown,) = list_verdicts(connection, town.judged)
-    assert isinstance(shown.signed.command, Verdict)
-    assert shown.signed.command.outcome is Outcome.PASSED
+    assert shown.verdict.outcome is Outcome.PASSED
     closing = parse_entry(log.entry(judged.closed_index)).body
     assert isinstance(closing, BatchClosed)
     assert closing.verdicts == ((shown.index, shown.sealed),)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import Protocol
 
 from nectar_ledger.core.machine import Answer, Outcome
 from nectar_ledger.core.orders import Obey, Order, Resume, Tick
@@ -23,6 +24,12 @@ WALKER, FIRST, SECOND = map(person, ("walker", "first session", "second session"
 CAP_UNITS = 1_000_000
 
 
+class Settable(Protocol):
+    """A clock that can be set."""
+
+    now_ms: int
+
+
 class Clock:
     def __init__(self) -> None:
         self.now_ms = START_MS
@@ -36,9 +43,10 @@ class Town:
 
     `free` is a hold that nobody pays for, `spent` one whose lines are final, `live` one that is open. North's `judged`
     batch is released with a verdict; its `waiting` one is open, and has a `secret` verdict that nobody may see.
+    `asked` is what Alice asked for and nobody may see.
     """
 
-    def __init__(self, world: World, submit: Submit, read_entry: Callable[[int], bytes], clock: Clock) -> None:
+    def __init__(self, world: World, submit: Submit, read_entry: Callable[[int], bytes], clock: Settable) -> None:
         self.world = world
         self._submit, self._read_entry, self._clock = submit, read_entry, clock
         self.free: Hold
@@ -47,6 +55,7 @@ class Town:
         self.judged: int
         self.waiting: int
         self.secret: Obey
+        self.asked: list[Obey] = []
 
     def live_a_day(self) -> None:
         """In a ledger that has its genesis."""
@@ -58,7 +67,7 @@ class Town:
         self.free = self.open(world.open_hold(WALKER, WALKER, {NORTH: CAP_UNITS}, self.now_ms + 600_000))
         self.do(world.receipt(self.free, NORTH, WALKER, 1, 20))
         caps = {NORTH: CAP_UNITS, SOUTH: CAP_UNITS}
-        self.spent = self.open(world.open_hold(ALICE, FIRST, caps, self.now_ms + 600_000))
+        self.spent = self.ask(world.open_hold(ALICE, FIRST, caps, self.now_ms + 600_000))
         first, *_ = self.do(
             world.receipt(self.spent, NORTH, FIRST, 1, 10), world.receipt(self.spent, NORTH, FIRST, 2, 30, final=True),
             world.receipt(self.spent, SOUTH, FIRST, 1, 30, final=True),
@@ -67,11 +76,11 @@ class Town:
         self.do(world.verdict(AUDITOR, NORTH, self.judged, self.spent, Finding.PASSED))
         self.wait(120_000)
         self.wait(2 * HOUR_MS)
-        self.live = self.open(world.open_hold(ALICE, SECOND, {NORTH: CAP_UNITS}, self.now_ms + 600_000))
-        self.live = self.open(world.extend(ALICE, self.live, caps, self.now_ms + 700_000))
+        self.live = self.ask(world.open_hold(ALICE, SECOND, {NORTH: CAP_UNITS}, self.now_ms + 600_000))
+        self.live = self.ask(world.extend(ALICE, self.live, caps, self.now_ms + 700_000))
         (settled,) = self.do(world.receipt(self.live, NORTH, SECOND, 1, 5))
         self.waiting = self.batch_of(settled)
-        self.secret = world.verdict(AUDITOR, NORTH, self.waiting, self.live, Finding.FAILED)
+        self.secret = world.verdict(AUDITOR, NORTH, self.waiting, self.live, Finding.FAILED, b"secret evidence")
         self.do(
             self.secret, world.withdraw(ALICE, 1_000), world.dispute(SECOND, self.live, NORTH),
             world.change_payee(SOUTH, CAROL, BOB), Resume(),
@@ -93,6 +102,11 @@ class Town:
         """Open or extend a hold."""
         (answer,) = self.do(order)
         return SignedHold.unpack(answer.response).hold
+
+    def ask(self, order: Obey) -> Hold:
+        """The same as Alice, in private."""
+        self.asked.append(order)
+        return self.open(order)
 
     def batch_of(self, settled: Answer) -> int:
         """Into which a receipt was settled."""

@@ -8,7 +8,21 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from nectar_ledger.api import commands, directory, events, evidence, metrics, receipts
+from nectar_ledger.api import (
+    accounts,
+    commands,
+    directory,
+    entries,
+    epochs,
+    events,
+    evidence,
+    holds,
+    ledger,
+    log,
+    metrics,
+    nodes,
+    receipts,
+)
 from nectar_ledger.api.desk import Desk
 from nectar_ledger.api.errors import Problem, handle_errors, refusals
 from nectar_ledger.api.events import Feed
@@ -16,7 +30,12 @@ from nectar_ledger.api.limits import Buckets, Gate, Limits
 from nectar_ledger.api.metrics import Measure, Metrics
 from nectar_ledger.service import Service
 
-ROUTERS = (commands.router, receipts.router, directory.router, evidence.router, events.router, metrics.router)
+ROUTERS = tuple(
+    part.router
+    for part in (
+        ledger, accounts, holds, nodes, epochs, entries, commands, receipts, directory, evidence, events, log, metrics,
+    )
+)  # fmt: skip
 
 
 def create_app(service: Service, limits: Limits | None = None, public_url: str | None = None) -> FastAPI:

@@ -10,7 +10,7 @@ from nectar_ledger.core.accounts import AccountKind, Code
 from nectar_ledger.store.schema import log_entries
 from nectar_ledger.store.tables import accounts, transfers
 from nectar_ledger.store.views.page import Page, Window
-from nectar_ledger.store.views.times import header, time_ms
+from nectar_ledger.store.views.parts import header, time_ms
 
 # PostgreSQL shifts a BIGINT by an INTEGER alone.
 _INDEX = transfers.c.id.bitwise_rshift(sa.literal(8, sa.Integer(), literal_execute=True))

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from nectar_protocol.command import SignedCommand
-from nectar_protocol.commands import parse_command
+from nectar_protocol.commands import Verdict, parse_command
 from nectar_protocol.entry import SALT_SIZE
 
 from nectar_ledger.core.node import BatchState
+from nectar_ledger.errors import DamagedError
 from nectar_ledger.store.schema import LIVE
 from nectar_ledger.store.tables import accounts, batches, nodes, verdicts
 from nectar_ledger.store.views.page import Page, Window
@@ -33,11 +33,11 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class VerdictRow:
-    """The entry that sealed it, the sealed part, and what that says."""
+    """The entry that sealed it, the sealed part (salt and signed verdict), and what that says."""
 
     index: int
     sealed: bytes
-    signed: SignedCommand
+    verdict: Verdict
 
 
 def find_batch(connection: sa.Connection, id: int) -> BatchRow | None:
@@ -58,8 +58,14 @@ def list_verdicts(connection: sa.Connection, batch: int) -> list[VerdictRow]:
         .where(verdicts.c.batch_id == batch, sa.not_(batches.info[LIVE]))
         .order_by(verdicts.c.idx)
     )
-    rows = connection.execute(statement)
-    return [VerdictRow(index, bytes(sealed), parse_command(sealed[SALT_SIZE:])) for index, sealed in rows]
+    return [VerdictRow(index, sealed, _verdict(sealed)) for index, sealed in connection.execute(statement)]
+
+
+def _verdict(sealed: bytes) -> Verdict:
+    command = parse_command(sealed[SALT_SIZE:]).command
+    if not isinstance(command, Verdict):
+        raise DamagedError(f"a {command.NAME} stands where a verdict should: restore the database from a backup")
+    return command
 
 
 def _select() -> sa.Select[Any]:

@@ -47,6 +47,10 @@ class HoldRow:
     left_ucr: int
     lines: tuple[HoldLineRow, ...]
 
+    @property
+    def state(self) -> str:
+        return "open" if self.closed_index is None else "closed"
+
 
 _COLUMNS = (
     holds.c.account_id, holds.c.id, holds.c.session, holds.c.model, holds.c.model_version, holds.c.policy,

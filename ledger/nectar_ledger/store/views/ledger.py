@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from nectar_protocol.identity import PublicKey
 
 from nectar_ledger.store.schema import log_head
 from nectar_ledger.store.tables import books
@@ -14,8 +15,8 @@ class LedgerRow:
 
     id: bytes
     network: str
-    holds_key: bytes
-    log_key: bytes
+    holds_key: PublicKey
+    log_key: PublicKey
     size: int
     time_ms: int
 

@@ -8,7 +8,7 @@ from nectar_ledger.core.accounts import Code
 from nectar_ledger.store.schema import log_entries
 from nectar_ledger.store.tables import purse_lines, purses
 from nectar_ledger.store.views.page import Page, Window
-from nectar_ledger.store.views.times import head, hold_id, time_ms
+from nectar_ledger.store.views.parts import head, hold_id, time_ms
 
 
 @dataclass(frozen=True, slots=True)

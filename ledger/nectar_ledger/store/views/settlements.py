@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from nectar_ledger.store.schema import log_entries
 from nectar_ledger.store.tables import holds, nodes, settlements
 from nectar_ledger.store.views.page import Page, Window
-from nectar_ledger.store.views.times import header, time_ms
+from nectar_ledger.store.views.parts import header, time_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""When an entry was written, and the hold that it is about, read off the beginning of its bytes in the log."""
+"""Parts of entries, cut out of their bytes in the log: when one was written, and the hold that it is about."""
 
 import sqlalchemy as sa
 from nectar_protocol.entry import HEADER, Kind
@@ -10,15 +10,18 @@ DIGEST = 32
 # A hold's ID stands behind its length, its magic and the ledger's ID.
 HOLD_OFFSETS = {Kind.HOLD: HEADER.size + 2 + len(Hold.MAGIC) + DIGEST, Kind.HOLD_CLOSE: HEADER.size}
 
-# SQL counts from 1.
-header: sa.ColumnElement[bytes] = sa.func.substr(log_entries.c.entry, 1, HEADER.size, type_=sa.LargeBinary())
-head: sa.ColumnElement[bytes] = sa.func.substr(
-    log_entries.c.entry, 1, max(HOLD_OFFSETS.values()) + DIGEST, type_=sa.LargeBinary()
-)
+
+def _first(count: int) -> sa.ColumnElement[bytes]:
+    """Bytes of `log_entries.entry`; SQL counts from 1."""
+    return sa.func.substr(log_entries.c.entry, 1, count, type_=sa.LargeBinary())
+
+
+header = _first(HEADER.size)
+head = _first(max(HOLD_OFFSETS.values()) + DIGEST)
 
 
 def time_ms(start: bytes) -> int:
-    """Of an entry that begins with `start`."""
+    """Of an entry that begins with `start`, its `header` or more."""
     when: int = HEADER.unpack_from(start)[3]
     return when
 
