@@ -42,6 +42,7 @@ class Tree:
 
     def finish(self) -> None:
         """The log has no more entries."""
+        self.take(())
         for (level, index), hashes in self._open.items():
             self._check(Tile(level, index, len(hashes) // HASH_SIZE), hashes)
         while self._next is not None:
