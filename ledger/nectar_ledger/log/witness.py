@@ -143,13 +143,10 @@ class Asking:
             return
         status, answer = await self._post(note, size)
         if status == httpx.codes.CONFLICT:
-            asked, self._known = self._known, _parse_size(answer)
-            if self._known > size or self._known == asked:
-                raise ForkError(
-                    f"the witness {self._witness.key.name} has cosigned a checkpoint over {self._known} entries, "
-                    f"none of this log over {size}: was an old database restored? Stop the ledger and find out"
-                )
+            self._follow(_parse_size(answer), size)
             status, answer = await self._post(note, size)
+        if status == httpx.codes.CONFLICT:
+            self._follow(_parse_size(answer), size)
         if status == httpx.codes.UNPROCESSABLE_ENTITY:
             raise ForkError(f"to the witness {self._witness.key.name} this log does not continue what it has cosigned")
         if status != httpx.codes.OK:
@@ -157,6 +154,15 @@ class Asking:
         cosignature = self._read(note, answer)
         await asyncio.to_thread(put_cosignature, self._source.database, size, cosignature)
         self._known = self._cosigned = size
+
+    def _follow(self, known: int, size: int) -> None:
+        """Go on from where the witness says that it is. Raises ForkError if it cannot be of this log."""
+        if known > size or known == self._known:
+            raise ForkError(
+                f"the witness {self._witness.key.name} has cosigned a checkpoint over {known} entries which is none of "
+                f"this log of {size}: was an old database restored? Stop the ledger and find out"
+            )
+        self._known = known
 
     def _newest(self) -> Note | None:
         with self._source.database.reading.begin() as connection:
