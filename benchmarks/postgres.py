@@ -26,6 +26,11 @@ class PostgresServer:
         self._own: Any = None
         self._url = sa.make_url(os.environ.get(NAME) or self._start(folder)).set(drivername="postgresql+psycopg")
 
+    @property
+    def is_ours(self) -> bool:
+        """May it be stopped?"""
+        return self._own is not None
+
     def url(self, database: str) -> str:
         return self._url.set(database=database).render_as_string(hide_password=False)
 
