@@ -52,8 +52,8 @@ def due(state: State, receipt: Receipt, now_ms: int) -> Due | None:
         meter = _meter(state, hold, receipt)
     elif receipt.start != line.start or receipt.stop != line.stop or receipt.profile is not line.profile:
         raise Refused(Reason.WRONG_TOTALS, "the receipts of a line are of one span and one profile")
-    units = receipt.units
-    if units < line.units or any(map(lt, receipt.work, line.work)):
+    before, units = line.units, receipt.units
+    if units < before or any(map(lt, receipt.work, line.work)):
         raise Refused(Reason.WRONG_TOTALS, "a total falls: the receipts of a line are running totals")
     if units != _worth(meter, receipt):
         message = f"the receipt says {units} units; its work comes to {_worth(meter, receipt)} under the hold's policy"
@@ -61,7 +61,7 @@ def due(state: State, receipt: Receipt, now_ms: int) -> Due | None:
     if units > line.cap_units:
         raise Refused(Reason.OVER_CAP, f"{units} units are over the line's cap of {line.cap_units}")
     policy = hold.policy
-    return Due(hold, line, settle(line.units, units, hold.hold.weight, policy.price, policy.fee_ppm))
+    return Due(hold, line, settle(before, units, hold.hold.weight, policy.price, policy.fee_ppm))
 
 
 def _meter(state: State, hold: LiveHold, receipt: Receipt) -> Meter:
