@@ -73,9 +73,6 @@ class World:
         self.ledger = entry_hash(pack_entry(start_ms, self.genesis))
         self._ids = count(1)
 
-    def sign_hold(self, hold: Hold) -> SignedHold:
-        return hold.signed(self.keys.holds)
-
     def obey(self, kind: type[Command], *signers: Identity, **fields: Any) -> Obey:
         """A signed command of a kind, with a salt."""
         number = next(self._ids)

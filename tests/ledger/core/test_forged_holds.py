@@ -31,7 +31,7 @@ def promised(world: World, order: Obey, **changes: object) -> tuple[HoldOpened, 
     """The hold that somebody asked for, signed without a check, and its sealed part."""
     command, sealed = order.signed.command, order.salt + order.signed.pack()
     assert isinstance(command, OpenHold)
-    return HoldOpened(world.sign_hold(replace(command.hold(), **changes)), seal(sealed)), sealed
+    return HoldOpened(replace(command.hold(), **changes).signed(world.keys.holds), seal(sealed)), sealed
 
 
 def test_a_hold_that_no_purse_pays_is_refused(book: Book, world: World) -> None:

@@ -16,7 +16,7 @@ from tests.ledger.world import HOUR_MS, MODEL, POLICY, Book, World, person, repl
 def reopened(book: Book) -> Book:
     """The same ledger, as a new process reads it."""
     mirror, copy = mirrored(book.log), Book(book.world)
-    copy.ledger = Ledger(mirror.load(len(book.log), book.state.time_ms), book.world.sign_hold)
+    copy.ledger = Ledger(mirror.load(len(book.log), book.state.time_ms), book.world.keys.holds)
     copy.log, copy.now_ms = list(book.log), book.now_ms
     return copy
 

@@ -82,6 +82,15 @@ def test_a_ledger_always_has_an_operator(book: Book, world: World) -> None:
     assert book.state.active_keys(KeyPurpose.OPERATOR) == [second.public]
 
 
+def test_a_revoked_key_signs_no_holds(book: Book, world: World) -> None:
+    hold = paid(book)
+    book.do(world.set_key(world.keys.holds, KeyPurpose.HOLDS, KeyState.REVOKED))
+    order = world.open_hold(ALICE, SESSION, {NODE: 1_000}, book.now_ms + 1_000)
+    assert book.refuse(order) == Reason.NOT_AUTHORIZED
+    assert book.refuse(world.extend(ALICE, hold, {NODE: 2_000_000}, hold.expires_ms)) == Reason.NOT_AUTHORIZED
+    book.do(world.receipt(hold, NODE, SESSION, 1, 10, final=True))
+
+
 def test_emission_follows_the_payee_that_a_node_has_when_the_epoch_ends(book: Book, world: World) -> None:
     heir = person("heir")
     hold = book.open(world.open_hold(STRANGER, STRANGER, {NODE: 1_000_000}, book.now_ms + 1000))

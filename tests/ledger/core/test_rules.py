@@ -33,7 +33,7 @@ def test_a_ledger_begins_once(world: World) -> None:
 
 
 def test_before_its_genesis_a_ledger_does_nothing(world: World) -> None:
-    empty = Ledger(State(), world.sign_hold)
+    empty = Ledger(State(), world.keys.holds)
     for order in (world.fund(ALICE, 1000), Resume()):
         outcome = empty.decide(order, START_MS)
         assert isinstance(outcome, Rejected)
