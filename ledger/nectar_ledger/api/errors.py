@@ -128,6 +128,9 @@ def error_response(error: ApiError) -> JSONResponse:
     if status in (429, 503):
         # In whole seconds, as RFC 9110 has it.
         headers["Retry-After"] = str(ceil(error.retry_after_s or RETRY_AFTER_S))
+    if error.code is Problem.TOO_SLOW:
+        # The rest of its body is not waited for.
+        headers["Connection"] = "close"
     return JSONResponse({"error": error.code, "message": error.message}, status, headers)
 
 

@@ -82,6 +82,11 @@ class Served:
         caps = {NODE: self.world.policy.free_cap_units} if caps is None else caps
         return self.open(self.world.open_hold(payer or session, session, caps, self.clock() + LIFE_MS))
 
+    def metric(self, line: str) -> float:
+        """The value behind a name, and labels if it has some, at `/metrics`."""
+        lines = dict(text.rsplit(" ", 1) for text in self.http.get("/metrics").text.splitlines() if text[0] != "#")
+        return float(lines[line])
+
     def signed(self, identity: Identity, method: str, path: str, body: bytes = b"") -> dict[str, str]:
         """The headers of a signed request."""
         return signature_headers(identity, method, f"{self.url}{path}", body, self.clock() // 1000)
@@ -108,9 +113,9 @@ def serve(
     limits: Limits = NO_LIMITS,
     orders: Sequence[Order] = (),
     public_url: str | None = None,
-    wrap_clock: Callable[[Clock], Callable[[], int]] = lambda clock: clock,
+    beat_s: float = 0.05,
 ) -> tuple[Served, Callable[[], None]]:
-    """A new ledger on SQLite, with `orders` recorded, and how to stop it. `wrap_clock` is for the sequencer alone."""
+    """A new ledger on SQLite, with `orders` recorded, and how to stop it."""
     world, clock = world or World(), Clock()
     url = f"sqlite:///{folder / 'ledger.db'}"
     database = open_database(url)
@@ -120,12 +125,12 @@ def serve(
         database,
         TABLES,
         lambda read, size, time_ms: Ledger(load(read, size, time_ms), world.keys.holds),
-        wrap_clock(clock),
+        clock,
         lambda: halted.append("sequencer"),
     )
     sequencer.submit([Begin(world.genesis)]).result()
     signer = Signer(database, ORIGIN, world.keys.log, Published(folder / "published"), clock)
-    service = Service(database, sequencer, signer, folder / "evidence", clock, beat_s=0.05)
+    service = Service(database, sequencer, signer, folder / "evidence", clock, beat_s)
     started: Queue[str] = Queue()
     server = Server(create_app(service, limits, public_url), "127.0.0.1", 0, started.put)
     thread = Thread(target=server.run, daemon=True)
