@@ -100,7 +100,6 @@ class Home:
             _make_folders(home.keys)
             operator, publisher, holds, log = (create_key(home.key_file(role)).public for role in Role)
             home.record(database, [Begin(Genesis(network, operator, publisher, holds, log, policy))], clock_ms)
-            home.signer(database, clock_ms).sign()
         finally:
             database.writing.dispose()
         return home
@@ -159,14 +158,19 @@ class Home:
     def record(
         self, database: Database, orders: Sequence[Order], clock_ms: Callable[[], int] = unix_ms
     ) -> list[Outcome]:
-        """Write to the log of a ledger that is not running, after the entry that tells for how long it was not.
+        """Write to the log of a ledger that is not running, after the entry that tells for how long it was not, and
+        sign it.
 
-        Signatures have been verified. Raises HomeError for what the ledger refuses, LockedError while it runs.
+        Signatures have been verified. Raises HomeError for what the ledger refuses, LockedError while it runs,
+        ForkError for a log that is not the newest.
         """
-        resume: list[Order] = [Resume()] if LogReader(database).size() else []
         sequencer = self.sequencer(database, clock_ms, halt=_stay, patience_s=0)
         try:
+            resume: list[Order] = [Resume()] if LogReader(database).size() else []
+            if resume:
+                self.signer(database, clock_ms)
             outcomes = sequencer.submit([*resume, *orders]).result()[len(resume) :]
+            self.signer(database, clock_ms).sign()
         finally:
             sequencer.close()
         for outcome in outcomes:
