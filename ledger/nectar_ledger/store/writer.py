@@ -49,6 +49,8 @@ class Writer(Generic[Command]):
     def load(self) -> None:
         """Forget what is in memory and read it again. Raises DamagedError."""
         connection = self._connection
+        # A commit that failed may have left its transaction open; SQLAlchemy takes it for ended.
+        connection.connection.rollback()
         with connection.begin():
             frontier, time_ms = read_head(connection)
             self.durable_size = frontier.size

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from random import Random
 
@@ -16,7 +17,7 @@ from nectar_ledger.core.state import BURNED, EMISSION, POOL, State
 from nectar_ledger.errors import InvariantError
 from nectar_protocol.command import SignedCommand
 from nectar_protocol.entries import HoldClosed, HoldOpened, Settled
-from nectar_protocol.entry import HEADER, parse_entry
+from nectar_protocol.entry import HEADER, Kind, parse_entry
 from nectar_protocol.errors import ProtocolError
 from nectar_protocol.money import charge_ucr
 
@@ -202,10 +203,15 @@ def test_an_entry_of_each_kind_with_any_byte_wrong_is_refused() -> None:
             refuse_changed(index, place, place % 8)
 
 
+@lru_cache(maxsize=1)
+def tables_before(index: int) -> Mirror:
+    return mirrored(LIFE.log[:index])
+
+
 def refuse_changed(index: int, place: int, bit: int) -> None:
     """By the rules, or by a signature; only an entry's time is nobody's word but the ledger's."""
-    draft, before = changed(LIFE.log[index], place, bit), LIFE.log[:index]
-    ledger = Ledger(mirrored(before).load(index, parse_entry(before[-1].entry).time_ms))
+    draft, time_ms = changed(LIFE.log[index], place, bit), parse_entry(LIFE.log[index - 1].entry).time_ms
+    ledger = Ledger(tables_before(index).load(index, time_ms))
     try:
         ledger.apply(index, draft.entry, draft.sealed)
     except InvariantError:
@@ -224,3 +230,7 @@ def _a_long_life() -> Book:
 
 
 LIFE = _a_long_life()
+
+
+def test_the_long_life_has_every_kind_of_entry() -> None:
+    assert {parse_entry(draft.entry).kind for draft in LIFE.log} == set(Kind)
