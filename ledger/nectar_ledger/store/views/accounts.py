@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -11,9 +11,6 @@ from nectar_ledger.store.schema import log_entries
 from nectar_ledger.store.tables import accounts, transfers
 from nectar_ledger.store.views.page import Page, Window
 from nectar_ledger.store.views.parts import header, time_ms
-
-# PostgreSQL shifts a BIGINT by an INTEGER alone.
-_INDEX = transfers.c.id.bitwise_rshift(sa.literal(8, sa.Integer(), literal_execute=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +96,19 @@ def _postings(
 ) -> Sequence[_Posting]:
     """Each side by an index of its own, which has only what statements show: hence the condition on the code."""
     volume = transfers.c.debit_after if side is transfers.c.debit_id else transfers.c.credit_after
+    columns = (transfers.c.id, transfers.c.amount_ucr, transfers.c.code, volume.label("volume"), other.label("other"))
+    looked_at = transfers.c.code < sa.literal(int(Code.ESCROW), literal_execute=True)
+    chosen = sa.select(*columns).where(side == account, looked_at)
+    page = window.select(chosen, transfers.c.id).subquery()
+    # PostgreSQL shifts a BIGINT by an INTEGER alone.
+    index = page.c.id.bitwise_rshift(sa.literal(8, sa.Integer(), literal_execute=True))
     statement = (
-        sa.select(
-            transfers.c.id, transfers.c.amount_ucr, transfers.c.code, volume, other, accounts.c.kind, accounts.c.owner,
-            header,
-        )
-        .join(accounts, accounts.c.id == other)
-        .join(log_entries, log_entries.c.idx == _INDEX)
-        .where(side == account, transfers.c.code < sa.literal(int(Code.ESCROW), literal_execute=True))
-    )  # fmt: skip
-    return [_Posting(*row) for row in connection.execute(window.select(statement, transfers.c.id))]
+        sa.select(*page.c, accounts.c.kind, accounts.c.owner, header)
+        .join(accounts, accounts.c.id == page.c.other)
+        .join(log_entries, log_entries.c.idx == index)
+    )
+    rows: Sequence[Any] = connection.execute(statement).all()
+    return [_Posting(*row) for row in rows]
 
 
 def _before(postings: Iterable[_Posting], nothing_ucr: int) -> int:

@@ -41,13 +41,15 @@ class VerdictRow:
 
 
 def find_batch(connection: sa.Connection, id: int) -> BatchRow | None:
-    row = connection.execute(_select().where(batches.c.account_id == id)).one_or_none()
+    chosen = sa.select(batches).where(batches.c.account_id == id).subquery()
+    row = connection.execute(_select(chosen)).one_or_none()
     return None if row is None else _batch(row)
 
 
 def list_batches_of(connection: sa.Connection, node: int, window: Window) -> Page[BatchRow]:
-    statement = window.select(_select().where(batches.c.node_id == node), batches.c.account_id)
-    return window.page([_batch(row) for row in connection.execute(statement)], lambda batch: batch.id)
+    page = window.select(sa.select(batches).where(batches.c.node_id == node), batches.c.account_id).subquery()
+    rows = connection.execute(window.order(_select(page), page.c.account_id))
+    return window.page([_batch(row) for row in rows], lambda batch: batch.id)
 
 
 def list_verdicts(connection: sa.Connection, batch: int) -> list[VerdictRow]:
@@ -68,15 +70,16 @@ def _verdict(sealed: bytes) -> Verdict:
     return command
 
 
-def _select() -> sa.Select[Any]:
+def _select(chosen: sa.Subquery) -> sa.Select[Any]:
+    """Some of `batches`, with their nodes' keys and what came into their accounts."""
+    of = chosen.c
     return (
         sa.select(
-            batches.c.account_id, nodes.c.key, batches.c.model, batches.c.policy, batches.c.opened_ms,
-            accounts.c.opened_index, batches.c.units, batches.c.free_units, accounts.c.credits, batches.c.state,
-            batches.c.closed_index,
+            of.account_id, nodes.c.key, of.model, of.policy, of.opened_ms, accounts.c.opened_index, of.units,
+            of.free_units, accounts.c.credits, of.state, of.closed_index,
         )
-        .join(nodes, nodes.c.id == batches.c.node_id)
-        .join(accounts, accounts.c.id == batches.c.account_id)
+        .join(nodes, nodes.c.id == of.node_id)
+        .join(accounts, accounts.c.id == of.account_id)
     )  # fmt: skip
 
 

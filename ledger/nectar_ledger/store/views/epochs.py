@@ -1,7 +1,6 @@
 """The supply as it is, and the books of the epochs that have ended."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -66,10 +65,7 @@ def read_supply(connection: sa.Connection) -> SupplyRow | None:
 
 
 def _open_ucr(connection: sa.Connection, table: sa.Table) -> int:
-    """What is in the accounts of those that are open."""
-    statement: sa.Select[Any] = (
-        sa.select(sa.func.coalesce(sa.func.sum(accounts.c.credits - accounts.c.debits), 0))
-        .join(table, table.c.account_id == accounts.c.id)
-        .where(table.info[LIVE])
-    )
-    return int(connection.execute(statement).scalar_one())
+    """What is in the accounts of those that are open, each looked up by itself: they are few among all accounts."""
+    balance = sa.select(accounts.c.credits - accounts.c.debits).where(accounts.c.id == table.c.account_id)
+    statement = sa.select(sa.func.sum(balance.scalar_subquery())).where(table.info[LIVE])
+    return int(connection.execute(statement).scalar() or 0)

@@ -52,27 +52,27 @@ class HoldRow:
         return "open" if self.closed_index is None else "closed"
 
 
-_COLUMNS = (
-    holds.c.account_id, holds.c.id, holds.c.session, holds.c.model, holds.c.model_version, holds.c.policy,
-    holds.c.weight, holds.c.profiles, holds.c.revision, holds.c.expires_ms, holds.c.opened_index,
-    holds.c.revised_index, holds.c.closed_index, accounts.c.credits - accounts.c.debits,
-)  # fmt: skip
-
-
 def find_hold(connection: sa.Connection, id: bytes) -> HoldRow | None:
-    found = _with_lines(connection, connection.execute(_select().where(holds.c.id == id)).all())
+    chosen = sa.select(holds).where(holds.c.id == id).subquery()
+    found = _with_lines(connection, connection.execute(_select(chosen)).all())
     return found[0] if found else None
 
 
 def list_holds_of(connection: sa.Connection, account: int, window: Window) -> Page[HoldRow]:
     """PRIVATE, for the account's owner alone: what its purse has paid for. Keys are the holds' accounts."""
-    statement = window.select(_select().where(holds.c.purse_id == account), holds.c.account_id)
+    page = window.select(sa.select(holds).where(holds.c.purse_id == account), holds.c.account_id).subquery()
+    statement = window.order(_select(page), page.c.account_id)
     found = _with_lines(connection, connection.execute(statement).all())
     return window.page(found, lambda hold: hold.account)
 
 
-def _select() -> sa.Select[Any]:
-    return sa.select(*_COLUMNS).join(accounts, accounts.c.id == holds.c.account_id)
+def _select(chosen: sa.Subquery) -> sa.Select[Any]:
+    """Some of `holds`, with what is left in their accounts."""
+    of = chosen.c
+    return sa.select(
+        of.account_id, of.id, of.session, of.model, of.model_version, of.policy, of.weight, of.profiles, of.revision,
+        of.expires_ms, of.opened_index, of.revised_index, of.closed_index, accounts.c.credits - accounts.c.debits,
+    ).join(accounts, accounts.c.id == of.account_id)  # fmt: skip
 
 
 def _with_lines(connection: sa.Connection, rows: Sequence[Any]) -> list[HoldRow]:

@@ -25,26 +25,29 @@ class NodeRow:
 
 
 def find_node(connection: sa.Connection, key: bytes) -> NodeRow | None:
-    found = _with_pending(connection, connection.execute(_select().where(nodes.c.key == key)).all())
+    chosen = sa.select(nodes).where(nodes.c.key == key).subquery()
+    found = _with_pending(connection, connection.execute(_select(chosen)).all())
     return found[0] if found else None
 
 
 def list_nodes(connection: sa.Connection, window: Window) -> Page[NodeRow]:
-    return _page(connection, _select(), window)
+    return _page(connection, sa.select(nodes), window)
 
 
 def list_nodes_of(connection: sa.Connection, payee: int, window: Window) -> Page[NodeRow]:
     """Those whose earnings go to an account."""
-    return _page(connection, _select().where(nodes.c.payee_id == payee), window)
+    return _page(connection, sa.select(nodes).where(nodes.c.payee_id == payee), window)
 
 
-def _select() -> sa.Select[Any]:
-    columns = (nodes.c.id, nodes.c.key, accounts.c.owner, nodes.c.bound_index, nodes.c.free_units)
-    return sa.select(*columns).join(accounts, accounts.c.id == nodes.c.payee_id)
+def _select(chosen: sa.Subquery) -> sa.Select[Any]:
+    """Some of `nodes`, with their payees' keys."""
+    columns = (chosen.c.id, chosen.c.key, accounts.c.owner, chosen.c.bound_index, chosen.c.free_units)
+    return sa.select(*columns).join(accounts, accounts.c.id == chosen.c.payee_id)
 
 
 def _page(connection: sa.Connection, statement: sa.Select[Any], window: Window) -> Page[NodeRow]:
-    rows = connection.execute(window.select(statement, nodes.c.id)).all()
+    page = window.select(statement, nodes.c.id).subquery()
+    rows = connection.execute(window.order(_select(page), page.c.id)).all()
     return window.page(_with_pending(connection, rows), lambda node: node.id)
 
 

@@ -30,12 +30,16 @@ class Window:
     after: int | None = None
 
     def select(self, statement: sa.Select[Any], key: sa.ColumnElement[int]) -> sa.Select[Any]:
-        """The rows of the page, in order, and one more if there is one."""
-        if self.after is None:
-            bounded = statement.where(key < self.before).order_by(key.desc())
-        else:
-            bounded = statement.where(key > self.after).order_by(key)
-        return bounded.limit(self.limit + 1)
+        """The rows of the page, in order, and one more if there is one.
+
+        Join what belongs to them to `subquery()` of this, and `order` that: a planner that is free to join first may
+        go through a whole table in the key's order.
+        """
+        bound = key < self.before if self.after is None else key > self.after
+        return self.order(statement.where(bound), key).limit(self.limit + 1)
+
+    def order(self, statement: sa.Select[Any], key: sa.ColumnElement[int]) -> sa.Select[Any]:
+        return statement.order_by(key.desc() if self.after is None else key)
 
     def page(self, items: Sequence[Item], key: Callable[[Item], int]) -> Page[Item]:
         """Of what `select` found."""

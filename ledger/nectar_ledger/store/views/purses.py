@@ -44,12 +44,13 @@ def find_purse(connection: sa.Connection, account: int) -> PurseRow:
 
 
 def list_purse_lines(connection: sa.Connection, account: int, window: Window) -> Page[PurseLine]:
-    statement = (
-        sa.select(purse_lines.c.idx, purse_lines.c.code, purse_lines.c.amount_ucr, purse_lines.c.balance_ucr, head)
-        .join(log_entries, log_entries.c.idx == purse_lines.c.idx)
-        .where(purse_lines.c.account_id == account)
+    page = window.select(
+        sa.select(purse_lines).where(purse_lines.c.account_id == account), purse_lines.c.idx
+    ).subquery()
+    statement = sa.select(page.c.idx, page.c.code, page.c.amount_ucr, page.c.balance_ucr, head).join(
+        log_entries, log_entries.c.idx == page.c.idx
     )
-    rows = connection.execute(window.select(statement, purse_lines.c.idx))
+    rows = connection.execute(window.order(statement, page.c.idx))
     lines = [
         PurseLine(index, time_ms(start), Code(code), amount_ucr, balance_ucr, hold_id(start))
         for index, code, amount_ucr, balance_ucr, start in rows

@@ -34,16 +34,15 @@ def list_settlements_of_hold(connection: sa.Connection, account: int, window: Wi
 
 
 def _page(connection: sa.Connection, where: sa.ColumnElement[bool], window: Window) -> Page[SettlementRow]:
+    page = window.select(sa.select(settlements).where(where), settlements.c.idx).subquery()
     statement = (
         sa.select(
-            settlements.c.idx, header, holds.c.id, nodes.c.key, settlements.c.batch_id, settlements.c.units,
-            settlements.c.paid_ucr, settlements.c.fee_ucr,
+            page.c.idx, header, holds.c.id, nodes.c.key, page.c.batch_id, page.c.units, page.c.paid_ucr, page.c.fee_ucr
         )
-        .join(log_entries, log_entries.c.idx == settlements.c.idx)
-        .join(holds, holds.c.account_id == settlements.c.hold_id)
-        .join(nodes, nodes.c.id == settlements.c.node_id)
-        .where(where)
+        .join(log_entries, log_entries.c.idx == page.c.idx)
+        .join(holds, holds.c.account_id == page.c.hold_id)
+        .join(nodes, nodes.c.id == page.c.node_id)
     )  # fmt: skip
-    rows = connection.execute(window.select(statement, settlements.c.idx))
+    rows = connection.execute(window.order(statement, page.c.idx))
     found = [SettlementRow(index, time_ms(start), *fields) for index, start, *fields in rows]
     return window.page(found, lambda settlement: settlement.index)
