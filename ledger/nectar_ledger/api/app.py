@@ -1,7 +1,7 @@
 """The application: every router, around one running ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
@@ -28,6 +28,7 @@ from nectar_ledger.api.errors import Problem, handle_errors, refusals
 from nectar_ledger.api.events import Feed
 from nectar_ledger.api.limits import Buckets, Gate, Limits
 from nectar_ledger.api.metrics import Measure, Metrics
+from nectar_ledger.log.witness import Witness, Witnesses
 from nectar_ledger.service import Service
 
 ROUTERS = tuple(
@@ -38,24 +39,28 @@ ROUTERS = tuple(
 )  # fmt: skip
 
 
-def create_app(service: Service, limits: Limits | None = None, public_url: str | None = None) -> FastAPI:
+def create_app(
+    service: Service, limits: Limits | None = None, public_url: str | None = None, witnesses: Sequence[Witness] = ()
+) -> FastAPI:
     """The ledger's API. The service is closed when the application ends.
 
     `public_url`: where others reach it, `https://HOST`, if that is not what a request's Host says; signed requests are
-    for this URL alone.
+    for this URL alone. `witnesses` are asked for cosignatures while the application runs.
     """
     limits = limits or Limits()
     counted = Metrics(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        publishing = asyncio.create_task(app.state.feed.run())
+        running = [asyncio.create_task(app.state.feed.run())]
+        running += [asyncio.create_task(Witnesses(witnesses).run(service))] if witnesses else []
         try:
             yield
         finally:
-            publishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await publishing
+            for task in running:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             app.state.desk.close()
             await asyncio.to_thread(service.close)
 
