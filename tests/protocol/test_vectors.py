@@ -14,22 +14,25 @@ from nectar_protocol import errors
 FOLDER = Path(__file__).parents[1] / "vectors"
 NAMES = (
     "base58", "identity", "verification", "manifest", "address", "announcement",
-    "hold", "receipt", "command", "metering", "commitment",
+    "hold", "receipt", "command", "metering", "commitment", "entry",
     "merkle", "tile", "note", "checkpoint", "log_proof",
 )  # fmt: skip
 
 HEX_FIELDS = {
-    "account", "adapter", "auditor", "begin", "binary", "body", "body_hash", "bundle", "commitment", "data", "entries",
-    "entry", "evidence", "extra", "frontier", "hold", "id", "input", "input_digests", "key", "key_file", "key_id",
-    "leaf", "leaves", "ledger", "ledger_key", "model", "model_id", "new", "new_root", "node", "old", "old_root",
-    "operator", "output", "output_digests", "packed", "payee", "payer", "previous", "proof", "public_key", "publisher",
-    "role", "roles", "root", "salt", "seed", "server", "server_role", "session", "session_role", "sha256", "signature",
+    "account", "adapter", "asked", "auditor", "begin", "binary", "body", "body_hash", "bundle", "commitment",
+    "data", "earner", "entries", "entry", "evidence", "extra", "frontier", "hold", "holds", "id", "input",
+    "input_digests", "key", "key_file", "key_id", "leaf", "leaves", "ledger", "ledger_key", "model",
+    "model_id", "new", "new_root", "node", "old", "old_root", "operator", "output", "output_digests", "packed",
+    "payee", "payer", "previous", "proof", "public_key", "publisher", "receipt", "role", "roles", "root", "salt",
+    "seal", "sealed", "seed", "server", "server_role", "session", "session_role", "sha256", "signature",
     "successor",
 }  # fmt: skip
 EIGHT_BYTES = {
-    "issued_ms", "expires_ms", "size", "old_size", "new_size", "index", "hold_expires_ms", "cap_units", "amount_ucr",
-    "units", "seq", "number", "price", "token_flops", "position_flops", "emission_ucr", "prefill_tokens",
-    "decode_context",
+    "issued_ms", "expires_ms", "size", "old_size", "new_size", "index", "hold_expires_ms", "cap_units",
+    "amount_ucr", "units", "seq", "number", "price", "token_flops", "position_flops", "emission_ucr",
+    "prefill_tokens", "decode_context", "account_number", "batch_account", "hold_account", "epoch", "fee_ucr",
+    "paid_ucr", "released_ucr", "time_ms", "down_from_ms", "started_ms", "free_units", "emitted_ucr", "burned_ucr",
+    "wallets_ucr", "pool_ucr", "holds_ucr", "batches_ucr",
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from cases import NODE, RFC_8032_SEED, Json, flip, put, refused
 from commands import command_vectors
 from commitments import commitment_vectors
+from entries import entry_vectors
 from holds import hold_vectors
 from nectar_protocol import base58
 from nectar_protocol.address import Address, pack_addresses
@@ -354,6 +355,7 @@ VECTORS = {
     "command": command_vectors,
     "metering": metering_vectors,
     "commitment": commitment_vectors,
+    "entry": entry_vectors,
     "merkle": merkle_vectors,
     "tile": tile_vectors,
     "note": note_vectors,

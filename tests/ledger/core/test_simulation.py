@@ -32,7 +32,7 @@ from tests.ledger.core.play import BY_KEY, SMALL, Play, draw
 from tests.ledger.core.tariff import No
 from tests.ledger.world import MODEL, START_MS, World
 
-STEPS = 1_200
+STEPS = 800
 
 
 class Failure(Exception):
