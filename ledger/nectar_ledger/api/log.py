@@ -35,6 +35,13 @@ router = APIRouter(prefix="/log", tags=["log"], responses=refusals(Problem.MALFO
 Witnesses = Annotated[
     int, Query(ge=0, le=MAX_WITNESSES, description="take the newest checkpoint that so many have cosigned")
 ]
+TilePath = Annotated[
+    str,
+    Path(
+        max_length=MAX_PATH,
+        json_schema_extra={"pattern": r"^(entries|[0-7])/(x[0-9]{3}/)*[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"},
+    ),
+]
 Size = Annotated[int, Query(ge=1, le=MAX_KEY)]
 
 
@@ -45,7 +52,7 @@ def get_checkpoint(service: Running, witnesses: Witnesses = 0) -> Response:
 
 
 @router.get("/tile/{path:path}", response_class=Response, responses=BYTES)
-def get_tile(service: Running, path: Annotated[str, Path(max_length=MAX_PATH)]) -> Response:
+def get_tile(service: Running, path: TilePath) -> Response:
     """c2sp.org/tlog-tiles: hashes under LEVEL/INDEX, bundles of entries under entries/INDEX; partial ones too."""
     tile = Tile.parse(f"tile/{path}")
     _check_covered(service, tile.index * WIDTH + tile.width << 8 * max(tile.level, 0))

@@ -6,21 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from nectar_protocol.checkpoint import Checkpoint
 from nectar_protocol.commands import Verdict
-from nectar_protocol.tiles import new_tiles, unpack_bundle
+from nectar_protocol.tiles import unpack_bundle
 
 from tests.ledger.api import served as serving
 from tests.ledger.api.served import Served
-from tests.ledger.town import ALICE, AUDITOR, BOB, CAROL, FIRST, NORTH, SECOND, SOUTH, TOWN_POLICY, WALKER, Town
+from tests.ledger.api.visits import Visit, visits
+from tests.ledger.town import ALICE, AUDITOR, FIRST, SECOND, TOWN_POLICY, Town
 from tests.ledger.world import World
-
-# What needs a signed request, a stream without an end, and a file that nobody has put there.
-NOT_VISITED = {
-    "/v1/accounts/{key}/purse", "/v1/accounts/{key}/purse/statement", "/v1/accounts/{key}/holds", "/v1/events",
-    "/v1/evidence/{evidence}",
-}  # fmt: skip
-KEYS = (ALICE, BOB, CAROL, AUDITOR, NORTH, SOUTH, WALKER, FIRST, SECOND)
 
 
 @pytest.fixture(scope="module")
@@ -41,56 +34,18 @@ def town(served: Served) -> Town:
 @pytest.fixture(scope="module")
 def visited(served: Served, town: Town) -> dict[str, list[bytes]]:
     """Every public answer, cut into the things that it is about: path → pieces, with encoded bytes decoded."""
-    paths = served.http.get("/openapi.json").json()["paths"]
-    templates = {template for template, operations in paths.items() if "get" in operations} - NOT_VISITED
-    found: dict[str, list[bytes]] = {}
-    for template in templates:
-        for path in addresses(served, town, template):
-            answer = served.http.get(path)
-            if answer.status_code == 200:
-                found[path] = pieces(path, answer.content, answer.headers.get("content-type", ""), answer)
-        assert any(matches(template, path) for path in found), f"nothing was seen of {template}"
-    return found
+    return {visit.path: pieces(visit) for visit in visits(served, town)}
 
 
-def matches(template: str, path: str) -> bool:
-    pattern = re.sub(r"\\{[a-z]+\\}", ".+", re.escape(template))
-    return re.fullmatch(pattern, path.partition("?")[0]) is not None
-
-
-def addresses(served: Served, town: Town, template: str) -> list[str]:
-    """All that can be asked for by a template."""
-    note = served.service.checkpoint
-    assert note is not None
-    size = Checkpoint.parse(note.text).size
-    tiles = [tile.path.removeprefix("tile/") for tile in new_tiles(0, size)]
-    bundles = [path.replace("0/", "entries/", 1) for path in tiles if path.startswith("0/")]
-    holds = [hold.id.hex() for hold in (town.free, town.spent, town.live)]
-    values = {
-        "{key}": [person.public.hex() for person in KEYS],
-        "{path}": tiles + bundles,
-        "{index}": [str(index) for index in range(size)],
-        "{model}": [served.world.model.model.hex()],
-        "{id}": [str(number) for number in range(30)] if "batches" in template else holds,
-    }
-    if template == "/v1/policies/{id}":
-        values["{id}"] = [served.world.policy.id.hex()]
-    queries = {"/log/consistency": f"?old=1&new={size}", "/v1/directory": f"?model={values['{model}'][0]}"}
-    for name, choices in values.items():
-        if name in template:
-            return [template.replace(name, choice) for choice in choices]
-    return [template + queries.get(template, "")]
-
-
-def pieces(path: str, content: bytes, kind: str, answer: Any) -> list[bytes]:
+def pieces(visit: Visit) -> list[bytes]:
     """Items of a list and entries of a bundle are about different things; anything else is about one."""
-    if path.startswith("/log/tile/entries/"):
-        return unpack_bundle(content, int(path.rpartition("/")[2]))
-    if not kind.startswith("application/json"):
-        return [content]
-    body = answer.json()
+    if visit.path.startswith("/log/tile/entries/"):
+        return unpack_bundle(visit.answer.content, int(visit.path.rpartition("/")[2]))
+    if not visit.answer.headers.get("content-type", "").startswith("application/json"):
+        return [visit.answer.content]
+    body = visit.answer.json()
     items = body["items"] if isinstance(body, dict) and isinstance(body.get("items"), list) else [body]
-    return [b"\0".join([path.encode(), *decoded(item)]) for item in items]
+    return [b"\0".join([visit.path.encode(), *decoded(item)]) for item in items]
 
 
 def decoded(value: Any) -> Iterator[bytes]:

@@ -4,7 +4,9 @@ from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+import schemathesis
 from nectar_ledger.core.accounts import Code
 from nectar_protocol.checkpoint import Checkpoint, open_checkpoint
 from nectar_protocol.command import SignedCommand
@@ -23,6 +25,7 @@ from nectar_protocol.tiles import unpack_bundle
 
 from tests.ledger.api import served as serving
 from tests.ledger.api.served import Served
+from tests.ledger.api.visits import visits
 from tests.ledger.town import ALICE, BOB, FIRST, NORTH, TOWN_POLICY, Town
 from tests.ledger.world import ORIGIN, World, person
 
@@ -52,6 +55,10 @@ def get(served: Served, path: str, owner: Identity | None = None) -> Any:
 def refused(served: Served, path: str, owner: Identity | None = None) -> tuple[int, str]:
     answer = served.http.get(path) if owner is None else served.get(path, owner)
     return answer.status_code, answer.json()["error"]
+
+
+def size_of(answer: httpx.Response) -> int:
+    return len(answer.content)
 
 
 def entry_of(served: Served, index: int) -> Any:
@@ -278,3 +285,15 @@ def test_a_path_of_no_tile_is_malformed(served: Served, town: Town, path: str) -
 
 def test_a_consistency_proof_backwards_is_malformed(served: Served, town: Town) -> None:
     assert refused(served, "/log/consistency?old=3&new=2") == (400, "malformed")
+
+
+def test_every_answer_is_as_openapi_says(served: Served, town: Town) -> None:
+    schema = schemathesis.openapi.from_dict(served.http.get("/openapi.json").json())
+    longest: dict[str, httpx.Response] = {}
+    for visit in visits(served, town):
+        longest[visit.template] = max(longest.get(visit.template, visit.answer), visit.answer, key=size_of)
+    for template, answer in longest.items():
+        schema[template]["GET"].validate_response(answer)
+    for private in ("purse", "purse/statement", "holds"):
+        answer = served.get(f"/v1/accounts/{ALICE.public.hex()}/{private}", ALICE)
+        schema[f"/v1/accounts/{{key}}/{private}"]["GET"].validate_response(answer)
