@@ -23,7 +23,7 @@ from nectar_protocol.policy import Policy
 
 from nectar_ledger.core.ledger import Ledger
 from nectar_ledger.core.loading import load
-from nectar_ledger.core.machine import Outcome, ReadRows, Rejected
+from nectar_ledger.core.machine import Answer, ReadRows, Rejected
 from nectar_ledger.core.orders import Begin, Order, Resume
 from nectar_ledger.errors import HomeError
 from nectar_ledger.keyfile import create_key, load_key
@@ -157,7 +157,7 @@ class Home:
 
     def record(
         self, database: Database, orders: Sequence[Order], clock_ms: Callable[[], int] = unix_ms
-    ) -> list[Outcome]:
+    ) -> list[Answer]:
         """Write to the log of a ledger that is not running, after the entry that tells for how long it was not, and
         sign it.
 
@@ -175,8 +175,8 @@ class Home:
             sequencer.close()
         for outcome in outcomes:
             if isinstance(outcome, Rejected):
-                raise HomeError(f"the ledger refuses this ({outcome.code}): {outcome.message}")
-        return outcomes
+                raise HomeError(f"the ledger refuses: {outcome.message} ({outcome.code})")
+        return [outcome for outcome in outcomes if isinstance(outcome, Answer)]
 
 
 def read_genesis(database: Database) -> tuple[bytes, Genesis]:

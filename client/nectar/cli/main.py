@@ -1,8 +1,8 @@
 """The command's entry: finds the subcommand, and turns every error that users can act on into one line.
 
 Exit codes: 0 done; 1 an error in Nectar itself; 2 wrong usage or settings; 3 a key, model, device or file is not as it
-must be, or a part is not installed; 4 the swarm cannot be reached; 5 some of the blocks have no node, no trusted one,
-or none with room; 130 interrupted.
+must be, or a part is not installed; 4 the swarm or the ledger cannot be reached; 5 some of the blocks have no node, no
+trusted one, or none with room; 130 interrupted.
 """
 
 import os
@@ -13,16 +13,22 @@ from nectar_swarm.lean import skip_unused_imports
 
 from nectar import __version__
 from nectar.cli import audit, bootstrap, demo, generate, key, node, swarm
+from nectar.cli.ledger import group as ledger
 from nectar.cli.output import emit, say
 from nectar.cli.settings import default_map
 
 FAULTY, UNREACHABLE, UNSERVED, INTERRUPTED = 3, 4, 5, 130
+# The extra that a command needs, if it is not a client's.
+PARTS = {"node": "node", "demo": "demo", "audit": "ledger", "ledger": "ledger"}
+# What a model is examined with, whatever the command.
+OF_CLIENTS = {"torch", "transformers", "safetensors", "huggingface_hub", "hivemind"}
 COMMANDS = {
     "audit": audit.command,
     "bootstrap": bootstrap.command,
     "demo": demo.command,
     "generate": generate.command,
     "key": key.command,
+    "ledger": ledger.command,
     "node": node.command,
     "swarm": swarm.command,
 }
@@ -51,6 +57,7 @@ def exit_code(error: BaseException) -> int | None:
         ("nectar_swarm.errors", {"UnreachableError": UNREACHABLE, "SwarmError": FAULTY}),
         ("nectar_node.errors", {"NodeError": FAULTY}),
         ("nectar_demo.errors", {"DemoError": FAULTY}),
+        ("nectar_ledger.errors", {"LedgerError": FAULTY}),
         (
             "nectar_ledger_client.errors",
             {"UnreachableError": UNREACHABLE, "BusyError": UNREACHABLE, "LedgerClientError": FAULTY},
@@ -88,7 +95,9 @@ def run() -> None:
         missing = str(error.name).partition(".")[0]
         if missing.startswith("nectar"):
             raise
-        part = {"node": "node", "demo": "demo", "audit": "ledger"}.get(sys.argv[1], "client")
+        part = PARTS.get(sys.argv[1], "client")
+        if part == "ledger" and missing in OF_CLIENTS:
+            part = "client,ledger"
         report(
             f"{missing} is not installed; install this part with: pip install 'nectar-swarm[{part}]'", FAULTY, as_json
         )

@@ -29,7 +29,7 @@ def configure_logging(verbose: int) -> None:
     logging.basicConfig(
         stream=sys.stderr, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", level=logging.ERROR
     )
-    for name in ("nectar", "nectar_node", "nectar_swarm", "nectar_demo"):
+    for name in ("nectar", "nectar_node", "nectar_swarm", "nectar_demo", "nectar_ledger"):
         logging.getLogger(name).setLevel(level)
     # hivemind leaves tasks behind that fail when its daemon ends.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -21,19 +21,17 @@ class Part(NamedTuple):
     sealed: Mapping[int, bytes] = NO_SEALED
 
 
-def read_parts(connection: sa.Connection) -> Iterator[Part]:
-    """The log from its beginning until its end, or the first entry that is missing; 4,096 entries in all but the last
-    part.
-    """
-    while_whole, start = True, 0
-    while while_whole:
+def read_parts(connection: sa.Connection, start: int = 0) -> Iterator[Part]:
+    """The log from `start` until its end, or the first entry that is missing; 4,096 entries in each but the last."""
+    whole = True
+    while whole:
         stop = start + PART_ENTRIES
         within = sa.and_(log_entries.c.idx >= start, log_entries.c.idx < stop)
         rows = connection.execute(sa.select(log_entries).where(within).order_by(log_entries.c.idx)).all()
         entries = [entry for index, (idx, entry) in enumerate(rows, start) if idx == index]
         if entries:
             yield Part(start, entries, _sealed(connection, start, start + len(entries)))
-        while_whole, start = len(entries) == PART_ENTRIES, stop
+        whole, start = len(entries) == PART_ENTRIES, stop
 
 
 def _sealed(connection: sa.Connection, start: int, stop: int) -> dict[int, bytes]:

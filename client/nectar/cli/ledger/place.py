@@ -1,0 +1,45 @@
+"""Where a command finds its ledger: in a data folder of this machine, or at an address."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nectar.cli import options
+from nectar.cli.settings import data_folder, option
+
+if TYPE_CHECKING:
+    from nectar_ledger.home import Home
+
+
+def default_folder() -> Path:
+    return data_folder() / "ledger"
+
+
+data = option(
+    "--data",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_folder,
+    help="The ledger's data folder; ledger in Nectar's own by default.",
+)
+database = option(
+    "--database", metavar="URL", help="Its database, if that is not in the folder: postgresql://USER@HOST/DATABASE"
+)
+address = option(
+    "--ledger", "address", metavar="URL", help="A ledger that runs, by its address, instead of the folder."
+)
+signing_key = option(
+    "--signing-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The key file to sign with; the folder's own by default.",
+)
+readable = options.all_of([data, database, address])
+writable = options.all_of([data, database, address, signing_key])
+
+
+def open_home(root: Path, database: str | None) -> "Home":
+    """Raises HomeError unless there is a ledger."""
+    from nectar_ledger.home import Home
+
+    return Home.open(root, database)
