@@ -1,6 +1,8 @@
 """What is read of the tables is what the log says, page by page, and nothing that is private."""
 
+import random
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +42,13 @@ ALL = Window(200)
 Item = TypeVar("Item")
 
 
+def start(database: Database, world: World, clock: Clock) -> Sequencer[Order]:
+    def open_machine(read: ReadRows, size: int, time_ms: int) -> Ledger:
+        return Ledger(load(read, size, time_ms), world.keys.holds)
+
+    return Sequencer(database, TABLES, open_machine, clock)
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """One for all tests here: none of them writes."""
@@ -61,10 +70,7 @@ def log(database: Database) -> LogReader:
 def town(database: Database, log: LogReader) -> Iterator[Town]:
     clock, world = Clock(), World(TOWN_POLICY)
 
-    def open_machine(read: ReadRows, size: int, time_ms: int) -> Ledger:
-        return Ledger(load(read, size, time_ms), world.keys.holds)
-
-    sequencer: Sequencer[Order] = Sequencer(database, TABLES, open_machine, clock)
+    sequencer = start(database, world, clock)
     town = Town(world, sequencer.submit, log.entry, clock)
     town.do(Begin(world.genesis))
     town.live_a_day()
@@ -268,6 +274,30 @@ def test_the_ledger_says_who_it_is(connection: sa.Connection, town: Town, log: L
     assert (ledger.id, ledger.network) == (entry_hash(log.entry(0)), ORIGIN)
     assert (ledger.size, ledger.time_ms) == (log.size(), parse_entry(log.entry(log.size() - 1)).time_ms)
     assert (ledger.holds_key, ledger.log_key) == (town.world.keys.holds.public, town.world.keys.log.public)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_balances_are_right_wherever_a_page_begins(tmp_path: Path, seed: int) -> None:
+    chance, place = random.Random(seed), Place(f"sqlite:///{tmp_path / 'ledger.db'}", lambda: "")
+    database, world, clock = place.create(), World(TOWN_POLICY), Clock()
+    sequencer = start(database, world, clock)
+    orders: list[Order] = [Begin(world.genesis), world.grant(ALICE, 1_000_000), world.fund(ALICE, 500_000)]
+    for _ in range(60):
+        move = chance.choice((world.fund, world.withdraw))
+        orders.append(move(ALICE, 1_000 * chance.randint(1, 5)))
+    sequencer.submit(orders).result(30)
+    sequencer.close()
+    with database.reading.begin() as connection:
+        alice = account(connection, ALICE)
+        every = list_statement(connection, alice, ALL).items[::-1]
+        assert [line.balance_ucr for line in every] == list(accumulate(line.amount_ucr for line in every))
+        for _ in range(100):
+            limit, bound = chance.randint(1, 30), chance.choice(every).id + chance.randint(-1, 1)
+            older = [line for line in every if line.id < bound][::-1]
+            newer = [line for line in every if line.id > bound]
+            assert list(list_statement(connection, alice, Window(limit, before=bound)).items) == older[:limit]
+            assert list(list_statement(connection, alice, Window(limit, after=bound)).items) == newer[:limit]
+    place.close()
 
 
 def test_before_the_genesis_there_is_nothing(tmp_path: Path) -> None:

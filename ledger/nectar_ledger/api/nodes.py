@@ -72,7 +72,7 @@ class JudgedBatchView(BatchView):
 
 @router.get("/nodes", response_model=PageView[NodeView])
 def get_nodes(service: Running, asked: Asked) -> Page[NodeRow]:
-    """Nodes that are bound to a payee, whether or not they serve now. Keys of pages are counted, not shown."""
+    """Nodes that are bound to a payee, whether or not they serve now, in the order in which they were first bound."""
     with service.database.reading.begin() as connection:
         return list_nodes(connection, asked)
 
