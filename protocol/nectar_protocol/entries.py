@@ -93,10 +93,10 @@ class Settled(NamedTuple):
         """Raises MalformedError."""
         if len(data) != SETTLEMENT.size + RECEIPT_SIZE:
             raise MalformedError(f"a settlement of {len(data)} bytes; it has {SETTLEMENT.size + RECEIPT_SIZE}")
-        amounts = SETTLEMENT.unpack_from(data)
-        if max(amounts) > MAX_COUNT:
+        hold, batch, paid, fee = SETTLEMENT.unpack_from(data)
+        if max(hold, batch, paid, fee) > MAX_COUNT:
             raise MalformedError(f"accounts and amounts of a settlement are 0 to {MAX_COUNT}")
-        return cls(*amounts, SignedReceipt.unpack(data[SETTLEMENT.size :]))
+        return cls(hold, batch, paid, fee, SignedReceipt.unpack(data[SETTLEMENT.size :]))
 
 
 class CloseReason(IntEnum):
