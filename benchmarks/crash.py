@@ -20,10 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nectar_ledger.audit.verify import verify
-from nectar_ledger.home import read_genesis
 from nectar_ledger.store.sequencer import EX_TEMPFAIL, unix_ms
 
-from benchmarks.ledgers import LedgerProcess, found, serving
+from benchmarks.ledgers import LedgerProcess, connected, found, ledger_id, open_holds, serving
 from benchmarks.people import People, sign_receipt
 from benchmarks.postgres import PostgresServer, start_postgres
 from benchmarks.promises import Promises, Record
@@ -68,19 +67,14 @@ class Campaign:
         self._random, self._server = random.Random(seed), server
         self._people = People(seed, NODES, HOLDS)
         self.home = found(root, database_url, self._people)
-        database = self.home.database()
-        self._ledger, _ = read_genesis(database)
-        database.writing.dispose()
-        self._asked = 0
+        self._ledger = ledger_id(self.home)
+        self._holds = open_holds(self.home, self._people)
+        self._asked = HOLDS
         self._seq = 0
-        promises = Promises()
-        with serving(self.home) as process:
-            _send_all(process, [self._opening() for _ in range(HOLDS)], promises)
-        self._holds = {signed.hold.session: signed.hold for signed in promises.holds.values()}
 
     def play(self, number: int) -> Round:
         """One round. Raises CrashError, LedgerError."""
-        requests, promises = self._requests(), Promises()
+        requests, promises = self.requests(), Promises()
         stops_database = self._server is not None and number % 2 == 1
         with serving(self.home) as process:
             load = threading.Thread(target=send, args=(process.url, requests, CONNECTIONS, None, promises.keep))
@@ -106,7 +100,7 @@ class Campaign:
             findings + self._audit(),
         )
 
-    def _requests(self) -> list[Request]:
+    def requests(self) -> list[Request]:
         """Newer receipts for every line, in order, with commands among them."""
         requests = []
         for seq in range(self._seq + 1, self._seq + SEQS + 1):
@@ -118,8 +112,8 @@ class Campaign:
         return requests
 
     def _batch(self, number: int, seq: int, holds: range) -> Request:
-        node, sessions = self._people.node(number), map(self._people.session, holds)
-        receipts = (sign_receipt(self._holds[session.public], node, session, seq) for session in sessions)
+        node, session = self._people.node(number), self._people.session
+        receipts = (sign_receipt(self._holds[hold], node, session(hold), seq) for hold in holds)
         return Request("/v1/receipts", b"".join(receipts), node)
 
     def _opening(self) -> Request:
@@ -150,18 +144,13 @@ class Campaign:
 
     def _missing(self, record: Record) -> int:
         """Lines and holds that are not there though everything has been sent."""
-        lines = (
-            (hold.id, self._people.node(number).public) for hold in self._holds.values() for number in range(NODES)
-        )
+        lines = ((hold.id, self._people.node(number).public) for hold in self._holds for number in range(NODES))
         return sum(record.seqs.get(line) != self._seq for line in lines) + self._asked - record.holds
 
     def _audit(self) -> int:
         """How much is wrong with the log and the tables. Signatures were verified when they came."""
-        database = self.home.database()
-        try:
+        with connected(self.home) as database:
             return verify(database, self.home.published.read(), signatures=False).found
-        finally:
-            database.writing.dispose()
 
 
 def _send_all(process: LedgerProcess, requests: Sequence[Request], promises: Promises) -> None:

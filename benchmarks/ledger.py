@@ -1,16 +1,15 @@
 """How near does a ledger come to what its signatures cost?
 
 A receipt has two signatures, so twice the time of a verification is the least that a receipt can cost. That time is
-measured in turns with the ledger, on as many threads at once as are busy there, and both are CPU time, so other work on
-the machine disturbs little. The ledger is a real `nectar ledger serve` with its limits as they come; on PostgreSQL the
-database's CPU time counts too. Receipts come over HTTP in batches, each a node's own and signed by it, from another
-process that has signed the receipts beforehand; each is newer than the last one of its line, so each is verified.
+measured while the ledger works, and both are CPU time, so that other work on the machine disturbs both alike. The
+ledger is a real `nectar ledger serve` with its limits as they come; on PostgreSQL the database's CPU time counts too.
+Receipts come over HTTP in batches, each a node's own and signed by it, from another process that has signed the
+receipts beforehand; each is newer than the last one of its line, so each is verified.
 
     python -m benchmarks.ledger [--quick] [--json]
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -22,17 +21,16 @@ from pathlib import Path
 
 from nectar_ledger.core.ledger import Ledger
 from nectar_ledger.core.state import State
-from nectar_ledger.home import Home, read_genesis
-from nectar_ledger.store.database import Database
+from nectar_ledger.home import Home
 from nectar_ledger.store.scan import read_parts
 
 from benchmarks.generator import GeneratorProcess, Settings, generating
 from benchmarks.instruments import p99
-from benchmarks.ledgers import LedgerProcess, found, serving
+from benchmarks.ledgers import LedgerProcess, connected, found, ledger_id, serving
 from benchmarks.people import People
 from benchmarks.postgres import start_postgres
 from benchmarks.report import Key, print_json, print_table
-from benchmarks.usage import cpu_s, verification_us
+from benchmarks.usage import VerificationClock, cpu_s
 
 SEED = 1
 NODES, PAYERS = 8, 8
@@ -56,10 +54,9 @@ class Scale:
     holds: int
     rounds: int
     half_load_rounds: int
-    verifications: int
 
 
-FULL, QUICK = Scale(2_000, 12, 12, 4_000), Scale(500, 4, 4, 1_500)
+FULL, QUICK = Scale(2_000, 12, 12), Scale(500, 5, 4)
 
 
 class Measurements:
@@ -80,7 +77,7 @@ class Measurements:
             with self._loaded(SQLITE, root / SQLITE, f"sqlite:///{root / SQLITE / 'ledger.db'}") as (home, load):
                 self._batches(SQLITE, load, [load.ledger.pid])
                 self._half_load(load)
-            self._replay(home.database())
+            self._replay(home)
             with self._loaded(POSTGRES, root / POSTGRES, server.url("nectar_benchmark")) as (home, load):
                 self._batches(POSTGRES, load, [load.ledger.pid, server.pid()])
 
@@ -89,10 +86,7 @@ class Measurements:
         """A ledger with all holds open, and what sends to it."""
         self._tell(f"{engine}: opening {self.scale.holds} holds …")
         home = found(root, url, self.people)
-        database = home.database()
-        ledger_id, _ = read_genesis(database)
-        database.writing.dispose()
-        with serving(home) as ledger, generating(Settings(ledger.url, ledger_id, self.people)) as generator:
+        with serving(home) as ledger, generating(Settings(ledger.url, ledger_id(home), self.people)) as generator:
             before_s = cpu_s(ledger.pid)
             sent = generator.open_holds(OPENERS)
             per_s = self.scale.holds / sent.elapsed_s
@@ -111,11 +105,12 @@ class Measurements:
         rounds: list[Round] = []
         for _ in range(1 + self.scale.rounds):
             count = load.generator.sign(BATCH, 1)
-            verification = verification_us(BUSY_THREADS, self.scale.verifications)
             before_s = [cpu_s(pid) for pid in pids]
-            sent = load.generator.send(CONNECTIONS)
+            with VerificationClock() as clock:
+                sent = load.generator.send(CONNECTIONS)
             spent_us = [1e6 * (cpu_s(pid) - before) / count for pid, before in zip(pids, before_s, strict=True)]
-            rounds.append(Round(verification, spent_us, count / sent.elapsed_s, statistics.median(sent.latencies_s)))
+            batch_s = statistics.median(sent.latencies_s)
+            rounds.append(Round(clock.verification_us, spent_us, count / sent.elapsed_s, batch_s))
         del rounds[0]
         self.values[f"limit_ratio_{engine}"] = statistics.median(
             2 * one.verification_us / sum(one.spent_us) for one in rounds
@@ -145,11 +140,11 @@ class Measurements:
             "half_load_batches": len(sent.latencies_s),
         }
 
-    def _replay(self, database: Database) -> None:
+    def _replay(self, home: Home) -> None:
         """The whole log into an empty state, by the core alone; reading it from the database does not count."""
         self._tell("replaying …")
         ledger, count, spent_s = Ledger(State()), 0, 0.0
-        with database.reading.begin() as connection:
+        with connected(home) as database, database.reading.begin() as connection:
             for part in read_parts(connection):
                 begun_s = time.thread_time()
                 for index, entry in enumerate(part.entries, part.start):
@@ -158,7 +153,6 @@ class Measurements:
                     pass
                 spent_s += time.thread_time() - begun_s
                 count += len(part.entries)
-        database.writing.dispose()
         self.values["replay_entries_per_s"] = count / spent_s
         self.raw["replayed_entries"] = count
 
@@ -177,10 +171,6 @@ class Round:
     spent_us: list[float]
     receipts_per_s: float
     batch_s: float
-
-
-# A ledger verifies on a thread for each core, and no more than there are requests.
-BUSY_THREADS = min(os.cpu_count() or 1, CONNECTIONS)
 
 
 def run(scale: Scale, tell: Callable[[str], None] = lambda line: None) -> Measurements:

@@ -15,6 +15,7 @@ from nectar_protocol.hold import SignedHold
 from nectar_protocol.money import charge_ucr
 from nectar_protocol.receipt import SIZE, SignedReceipt
 
+from benchmarks.ledgers import connected
 from benchmarks.people import POLICY, WEIGHT
 from benchmarks.requests import Request
 
@@ -68,12 +69,11 @@ class Record:
 
     @classmethod
     def read(cls, home: Home) -> "Record":
-        database = home.database()
-        try:
-            with database.reading.begin() as connection:
-                entries = [entry for part in read_parts(connection) for entry in part.entries]
-        finally:
-            database.writing.dispose()
+        with connected(home) as database, database.reading.begin() as connection:
+            return cls.of([entry for part in read_parts(connection) for entry in part.entries])
+
+    @classmethod
+    def of(cls, entries: Sequence[bytes]) -> "Record":
         record = cls(entries)
         record._count()
         return record
