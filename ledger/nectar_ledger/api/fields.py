@@ -9,9 +9,9 @@ from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import enum_schema, plain_serializer_function_ser_schema
 
-HEX = "^([0-9a-f]{2})*$"
 AMOUNT_PATTERN = "^(0|-?[1-9][0-9]*)$"
 DIGEST = re.compile("[0-9a-f]{64}")
+DIGEST_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{DIGEST.pattern}$"})
 
 
 def name_of(member: IntEnum) -> str:
@@ -36,14 +36,9 @@ def _digest(text: object) -> bytes:
     return bytes.fromhex(text)
 
 
-Hex = Annotated[bytes, PlainSerializer(bytes.hex), WithJsonSchema({"type": "string", "pattern": HEX})]
-Digest = Annotated[
-    bytes, PlainSerializer(bytes.hex), WithJsonSchema({"type": "string", "pattern": f"^{DIGEST.pattern}$"})
-]
+# A key, an ID or a hash: in an answer, and as it is asked for.
+Digest = Annotated[bytes, PlainSerializer(bytes.hex), DIGEST_SCHEMA]
+AskedDigest = Annotated[bytes, BeforeValidator(_digest), DIGEST_SCHEMA]
 Base64 = Annotated[bytes, PlainSerializer(to_base64), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 # In µcr; those that move out of an account are negative.
 Amount = Annotated[int, PlainSerializer(str), WithJsonSchema({"type": "string", "pattern": AMOUNT_PATTERN})]
-# A key, an ID or a hash as it is asked for.
-AskedDigest = Annotated[
-    bytes, BeforeValidator(_digest), WithJsonSchema({"type": "string", "pattern": f"^{DIGEST.pattern}$"})
-]
