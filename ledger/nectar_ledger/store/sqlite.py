@@ -2,9 +2,10 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from nectar_ledger.store.database import insert, insert_over, wait_for_lock
 # `fullfsync` is for macOS, whose fsync leaves the data in the drive.
 PRAGMAS = ("synchronous = FULL", "fullfsync = ON", "busy_timeout = 5000", "foreign_keys = ON", "cache_size = -65536")
 READING = "nectar_reading"
+ROWS_AT_ONCE = 50
 
 
 class Sqlite:
@@ -30,9 +32,9 @@ class Sqlite:
         self.writing = sa.create_engine(url)
         self.reading = self.writing.execution_options(**{READING: True})
         quote = self.writing.dialect.identifier_preparer.quote
-        # Made once for each table.
-        self._insert = cache(lambda table: insert(table, quote, _values(table)))
-        self._insert_over = cache(lambda table: insert_over(table, quote, _values(table)))
+        # Made once for each table and number of rows.
+        self._insert = cache(lambda table, count: insert(table, quote, _values(table, count)))
+        self._insert_over = cache(lambda table, count: insert_over(table, quote, _values(table, count)))
         sa.event.listen(self.writing, "connect", _configure)
         sa.event.listen(self.writing, "begin", _begin)
 
@@ -50,14 +52,25 @@ class Sqlite:
             os.close(descriptor)
 
     def add(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-        connection.exec_driver_sql(self._insert(table), list(rows))
+        _write(connection, lambda count: self._insert(table, count), rows)
 
     def put(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-        connection.exec_driver_sql(self._insert_over(table), list(rows))
+        _write(connection, lambda count: self._insert_over(table, count), rows)
 
 
-def _values(table: sa.Table) -> str:
-    return f"VALUES ({', '.join('?' * len(table.columns))})"
+def _write(connection: sa.Connection, statement: Callable[[int], str], rows: Sequence[Row]) -> None:
+    """`statement` writes so many rows. A statement for many takes two thirds of the time of as many for one."""
+    whole = len(rows) - len(rows) % ROWS_AT_ONCE
+    if whole:
+        many = [tuple(chain(*rows[start : start + ROWS_AT_ONCE])) for start in range(0, whole, ROWS_AT_ONCE)]
+        connection.exec_driver_sql(statement(ROWS_AT_ONCE), many)
+    if whole < len(rows):
+        connection.exec_driver_sql(statement(1), list(rows[whole:]))
+
+
+def _values(table: sa.Table, count: int) -> str:
+    row = f"({', '.join('?' * len(table.columns))})"
+    return f"VALUES {', '.join([row] * count)}"
 
 
 def _configure(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
