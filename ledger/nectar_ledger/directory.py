@@ -16,6 +16,7 @@ from nectar_ledger.errors import FullError
 MAX_BOUND = 20_000
 MAX_STRANGERS = 2_000
 MAX_SKEW_MS = 30_000
+SWEEP_MS = 10_000
 RETRY_AFTER_S = 30.0
 
 Place = tuple[bytes, PublicKey]  # model, node
@@ -74,6 +75,7 @@ class Directory:
         self._clock_ms = clock_ms
         self._bound, self._strangers = Shelf(max_bound), Shelf(max_strangers)
         self._lock = Lock()
+        self._next_sweep_ms = 0
 
     @property
     def count(self) -> int:
@@ -113,8 +115,11 @@ class Directory:
         return list(islice(sorted(alive, key=place), limit))
 
     def sweep(self) -> None:
-        """Forget what has expired."""
+        """Every ten seconds, forget what has expired."""
         now_ms = self._clock_ms()
+        if now_ms < self._next_sweep_ms:
+            return
+        self._next_sweep_ms = now_ms + SWEEP_MS
         with self._lock:
             self._bound.sweep(now_ms)
             self._strangers.sweep(now_ms)

@@ -57,11 +57,11 @@ class Evidence:
 
     def keep(self, draft: Path, sha256: bytes, size: int) -> None:
         """Under its hash, from now on. The same once more begins its time anew."""
-        path, now_s = self._folder / sha256.hex(), self._clock_ms() / 1000
+        path, now_ns = self._folder / sha256.hex(), self._clock_ms() * 1_000_000
         with self._lock:
             if path.is_file():
                 self.total_bytes -= size
-            os.utime(draft, (now_s, now_s))
+            os.utime(draft, ns=(now_ns, now_ns))
             draft.replace(path)
 
     def sweep(self, life_ms: int) -> None:
@@ -72,7 +72,7 @@ class Evidence:
         self._next_sweep_ms = now_ms + SWEEP_MS
         for path in self._files():
             kept = path.stat()
-            if kept.st_mtime * 1000 < now_ms - life_ms:
+            if kept.st_mtime_ns // 1_000_000 < now_ms - life_ms:
                 path.unlink()
                 self.release(kept.st_size)
 

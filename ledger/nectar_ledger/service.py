@@ -90,7 +90,7 @@ class Service:
         """Why the ledger is not ready, for people; None if it is."""
         if not self._sequencer.is_running:
             return "the sequencer has ended"
-        if self._fault is None and time.monotonic() - self._last_beat_s > MISSED_BEATS * self._beat_s:
+        if self._fault is None and time.monotonic() - self._last_beat_s > MISSED_BEATS * max(self._beat_s, BEAT_S):
             return "nothing has been recorded for a while"
         return self._fault
 
@@ -109,10 +109,18 @@ class Service:
 
     def close(self) -> None:
         """Record and sign what was accepted, then let another process take over."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._heart.join()
-        self._sequencer.close()
-        self._sign()
+        try:
+            # Behind all that was accepted; only who holds the sequencer's lock may sign.
+            self.submit([]).result()
+            self._sign()
+        except LedgerError as error:
+            logger.error("the last checkpoint is not signed, the next start does: %s", error)
+        finally:
+            self._sequencer.close()
 
     def _tell(self, future: "Future[list[Outcome]]") -> None:
         for recorded in list(self._watchers):
@@ -124,6 +132,7 @@ class Service:
                 self._tick()
                 self._sign()
                 self.evidence.sweep(self.state.rules.evidence_ms)
+                self.directory.sweep()
             except StoppedError:
                 return
             except (FullError, NotRecordedError):
@@ -141,12 +150,13 @@ class Service:
                 return
 
     def _sign(self) -> None:
-        """Sign a checkpoint if the log has grown. A fork stops all signing until somebody has looked at it."""
+        """Sign a checkpoint if the log has grown. After a fork nothing is signed until somebody has looked at it."""
+        if self._fault is not None:
+            return
         try:
             self.signer.sign()
         except ForkError as error:
-            if self._fault is None:
-                logger.critical("%s", error)
+            logger.critical("%s", error)
             self._fault = str(error)
         except LedgerError as error:
             logger.error("%s", error)

@@ -1,7 +1,7 @@
 """A ledger that is really served, on loopback, for tests of its API."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -58,10 +58,8 @@ class Served:
     world: World
     clock: Clock
     service: Service
-    server: Server
     url: str
     http: httpx.Client
-    halted: list[str] = field(default_factory=list)
 
     def record(self, *orders: Order) -> list[Answer]:
         """Past the API. Each must be accepted."""
@@ -107,43 +105,41 @@ class Served:
         return results
 
 
+def open_service(folder: Path, world: World, clock: Clock, beat_s: float = 0.05) -> Service:
+    """The ledger in a folder, on SQLite; a new one if there is none."""
+    database = open_database(f"sqlite:///{folder / 'ledger.db'}")
+    migrate(database)
+    sequencer: Sequencer[Order] = Sequencer(
+        database, TABLES, lambda read, size, time_ms: Ledger(load(read, size, time_ms), world.keys.holds), clock
+    )
+    sequencer.submit([Begin(world.genesis)]).result()
+    signer = Signer(database, ORIGIN, world.keys.log, Published(folder / "published"), clock)
+    return Service(database, sequencer, signer, folder / "evidence", clock, beat_s)
+
+
 def serve(
     folder: Path,
-    world: World | None = None,
+    world: World,
     limits: Limits = NO_LIMITS,
     orders: Sequence[Order] = (),
     public_url: str | None = None,
     beat_s: float = 0.05,
 ) -> tuple[Served, Callable[[], None]]:
-    """A new ledger on SQLite, with `orders` recorded, and how to stop it."""
-    world, clock = world or World(), Clock()
-    url = f"sqlite:///{folder / 'ledger.db'}"
-    database = open_database(url)
-    migrate(database)
-    halted: list[str] = []
-    sequencer: Sequencer[Order] = Sequencer(
-        database,
-        TABLES,
-        lambda read, size, time_ms: Ledger(load(read, size, time_ms), world.keys.holds),
-        clock,
-        lambda: halted.append("sequencer"),
-    )
-    sequencer.submit([Begin(world.genesis)]).result()
-    signer = Signer(database, ORIGIN, world.keys.log, Published(folder / "published"), clock)
-    service = Service(database, sequencer, signer, folder / "evidence", clock, beat_s)
+    """A new ledger, with `orders` recorded, and how to stop it."""
+    clock = Clock()
+    service = open_service(folder, world, clock, beat_s)
     started: Queue[str] = Queue()
     server = Server(create_app(service, limits, public_url), "127.0.0.1", 0, started.put)
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     base = started.get(timeout=30)
-    http = httpx.Client(base_url=base, timeout=30)
-    served = Served(world, clock, service, server, base, http, halted)
+    served = Served(world, clock, service, base, httpx.Client(base_url=base, timeout=30))
 
     def stop() -> None:
-        http.close()
+        served.http.close()
         server.should_exit = True
         thread.join(60)
-        database.writing.dispose()
+        service.database.writing.dispose()
         assert not thread.is_alive()
 
     if orders:
