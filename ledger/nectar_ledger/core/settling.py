@@ -122,12 +122,13 @@ def apply(state: State, entry: Settled, packed: bytes) -> None:
 
 def _record(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt, packed: bytes) -> None:
     """Make this receipt the newest of its line."""
-    if line.meter is None:
-        line.meter = _meter(state, hold, receipt)
-    # The index comes first: another thread that sees the new `seq` must not take it for what an older entry recorded.
+    # Other threads look on. Who sees the new `seq` must not take it for what an older entry recorded, and who sees a
+    # meter must see the span that it is of.
     line.receipt_index, line.totals = state.index, packed[TOTALS_AT]
     line.seq, line.units, line.final = receipt.seq, receipt.units, receipt.final
     line.start, line.stop, line.profile, line.work = receipt.start, receipt.stop, receipt.profile, receipt.work
+    if line.meter is None:
+        line.meter = _meter(state, hold, receipt)
     state.touch(line)
 
 
