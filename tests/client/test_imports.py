@@ -152,7 +152,7 @@ def test_help_needs_the_base_alone(tmp_path: Path) -> None:
     ran = run_python(COMMAND, "--help", extra="", home=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "Usage: nectar" in ran.stdout
-    for command in ("node", "generate", "swarm", "demo"):
+    for command in ("node", "generate", "swarm", "demo", "ledger"):
         ran = run_python(COMMAND, command, "--help", extra="", home=tmp_path)
         assert ran.returncode == 0, ran.stderr[-2000:]
 
@@ -161,3 +161,24 @@ def test_a_key_is_made_with_the_base_alone(tmp_path: Path) -> None:
     ran = run_python(COMMAND, "key", "--json", extra="", home=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert json.loads(ran.stdout)["peer"].startswith("12D3KooW")
+
+
+@pytest.mark.parametrize(
+    ("extra", "arguments", "wanted"),
+    [
+        ("", ("init", "ledger.example/test"), "nectar-swarm[ledger]"),
+        ("ledger", ("model", "add", "./nowhere"), "nectar-swarm[client,ledger]"),
+    ],
+)
+def test_a_ledger_says_which_extra_it_lacks(
+    extra: str, arguments: tuple[str, ...], wanted: str, tmp_path: Path
+) -> None:
+    ran = run_python(COMMAND, "ledger", *arguments, extra=extra, home=tmp_path)
+    assert ran.returncode == 3
+    assert wanted in ran.stderr
+
+
+def test_a_ledger_is_made_and_verified_with_its_extra_alone(tmp_path: Path) -> None:
+    for arguments in (("init", "ledger.example/test"), ("verify",)):
+        ran = run_python(COMMAND, "ledger", *arguments, extra="ledger", home=tmp_path)
+        assert ran.returncode == 0, ran.stderr[-2000:]

@@ -1,5 +1,6 @@
 """`nectar ledger verify`, `nectar ledger rebuild`"""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -53,7 +54,7 @@ def verify(
         report = _verify_tiles(tiles, log_key, signatures, threads)
     tell_json(report) if as_json else tell(report)
     if report.found:
-        click.get_current_context().exit(FAULTY)
+        sys.exit(FAULTY)
 
 
 @click.command(short_help="Write a ledger's tables anew from its log.")
@@ -105,8 +106,10 @@ def tell(report: "Report") -> None:
 
     for finding in report.findings:
         click.echo(str(finding))
-    counted = ", ".join(f"{count} {what}" for what, count in sorted(report.checked.items()) if count)
-    say(f"looked at {counted}")
+    rows = sum(count for what, count in report.checked.items() if what.startswith("rows of "))
+    others = {what: count for what, count in report.checked.items() if count and not what.startswith("rows of ")}
+    counted = [f"{count} {what}" for what, count in others.items()] + ([f"{rows} rows"] if rows else [])
+    say(f"looked at {', '.join(sorted(counted))}")
     if (supply := report.supply) is not None:
         emitted, burned = format_credits(supply.emitted_ucr), format_credits(supply.burned_ucr)
         left = supply.wallets_ucr + supply.pool_ucr + supply.holds_ucr + supply.batches_ucr

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,11 @@ from nectar.cli import options
 from nectar.cli.ledger import place, policyfile
 from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.settings import option
+
+if TYPE_CHECKING:
+    from nectar_ledger.home import Home
+    from nectar_ledger.service import Service
+    from nectar_ledger.store.database import Database
 
 
 @click.command(short_help="Make a ledger: its keys, its database, its first entry.")
@@ -79,18 +85,10 @@ def serve(
     from nectar_ledger.api.app import create_app
     from nectar_ledger.log.witness import read_witnesses
     from nectar_ledger.server import serve as serve_app
-    from nectar_ledger.service import Service
 
     home = place.open_home(root, database)
     asked = read_witnesses(witnesses or home.witnesses)
     opened = home.database()
-    sequencer = home.sequencer(opened)
-    try:
-        signer = home.signer(opened)
-    except BaseException:
-        sequencer.close()
-        raise
-    service = Service(opened, sequencer, signer, home.evidence)
 
     def tell(url: str) -> None:
         if as_json:
@@ -99,4 +97,21 @@ def serve(
             say(f"ledger {service.ledger_id.hex()}, with {len(asked)} witnesses, at:")
             click.echo(url)
 
-    serve_app(create_app(service, public_url=public_url, witnesses=asked), host, port, tell)
+    try:
+        service = start_service(home, opened)
+        serve_app(create_app(service, public_url=public_url, witnesses=asked), host, port, tell)
+    finally:
+        opened.writing.dispose()
+
+
+def start_service(home: "Home", database: "Database") -> "Service":
+    """Raises LockedError if the ledger runs already, ForkError for a log that is not the newest."""
+    from nectar_ledger.service import Service
+
+    sequencer = home.sequencer(database)
+    try:
+        signer = home.signer(database)
+    except BaseException:
+        sequencer.close()
+        raise
+    return Service(database, sequencer, signer, home.evidence)
