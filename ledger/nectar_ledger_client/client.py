@@ -277,6 +277,7 @@ class LedgerClient:
 
     def _listen(self, parser: EventParser) -> Iterator[Event]:
         """Events until the stream ends. Raises UnreachableError, and what else the ledger answers instead of them."""
+        parser.reconnected()
         call = listen(parser.last)
         request = build_request(self._base, call, int(self._clock_s()))
         request.extensions["timeout"] = httpx.Timeout(self._timeout_s, read=SILENCE_S).as_dict()

@@ -31,13 +31,13 @@ class Reply:
 
 
 def base_url(address: str) -> httpx.URL:
-    """A ledger's address as a URL. Raises AnswerError for what is none."""
+    """A ledger's address as a URL. Raises LedgerClientError for what is none."""
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL as error:
-        raise AnswerError(f"{address[:200]!r} is not a ledger's address ({error})") from error
+        raise LedgerClientError(f"{address[:200]!r} is not a ledger's address ({error})") from error
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment or url.userinfo:
-        raise AnswerError(f"{address[:200]!r} is not a ledger's address; write it as https://ledger.example")
+        raise LedgerClientError(f"{address[:200]!r} is not a ledger's address; write it as https://ledger.example")
     return url
 
 

@@ -67,10 +67,6 @@ class Fields:
         """The field as `read` reads it, which is a method of this object; None where it is null."""
         return None if self.get(name) is None else read(name)
 
-    def has(self, name: str) -> bool:
-        """Is the field there, and not null?"""
-        return self._values.get(name) is not None
-
     def text(self, name: str, most: int = MAX_TEXT) -> str:
         """A text of at most `most` characters."""
         value = self.get(name)

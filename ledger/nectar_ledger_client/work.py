@@ -146,7 +146,7 @@ class JudgedBatch:
 
     @classmethod
     def read(cls, fields: Fields) -> Self:
-        shown = fields.children("verdicts", MAX_VERDICTS) if fields.has("verdicts") else None
+        shown = fields.optional("verdicts", lambda name: fields.children(name, MAX_VERDICTS))
         return cls(Batch.read(fields), None if shown is None else tuple(map(Given.read, shown)))
 
 
