@@ -5,7 +5,6 @@ Keys, IDs and hashes are bytes here and hex on the wire. Every call may be repea
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final, TypeVar
 
 from nectar_protocol.announcement import Announcement
@@ -216,9 +215,10 @@ def _page(
     read: Callable[[Fields], T | None],
     cursor: Cursor,
     signer: Identity | None = None,
-    params: Mapping[str, str] = MappingProxyType({}),
+    params: Mapping[str, str] | None = None,
 ) -> Call[Page[T]]:
-    return Call(path, lambda data: Page.parse(data, read), params={**params, **cursor.params()}, signer=signer)
+    asked = {**(params or {}), **cursor.params()}
+    return Call(path, lambda data: Page.parse(data, read), params=asked, signer=signer)
 
 
 def _post(path: str, read: Callable[[Fields], T], body: bytes, signer: Identity | None = None) -> Call[T]:

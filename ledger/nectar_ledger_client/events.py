@@ -16,6 +16,7 @@ from nectar_protocol.textual import parse_decimal
 from nectar_ledger_client.call import Call
 from nectar_ledger_client.errors import AnswerError
 
+MEDIA_TYPE: Final = "text/event-stream"
 MAX_EVENT_BYTES: Final = 64 << 10
 MAX_KIND: Final = 64
 # A ledger says something, if only a comment, more often than this.
@@ -33,7 +34,7 @@ class Event:
 
 def listen(last: int | None) -> Call[NoReturn]:
     """Ask for what comes behind entry `last`, or from now on. The answer is a stream, which no call parses."""
-    headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": str(last)})
+    headers = {"Accept": MEDIA_TYPE} | ({} if last is None else {"Last-Event-ID": str(last)})
     return Call("/v1/events", _is_none, headers=headers)
 
 

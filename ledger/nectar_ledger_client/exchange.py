@@ -8,6 +8,7 @@ import httpx
 
 from nectar_ledger_client.call import Call
 from nectar_ledger_client.errors import AnswerError, BusyError, LedgerClientError, RefusedError, UnreachableError
+from nectar_ledger_client.events import MEDIA_TYPE
 from nectar_ledger_client.fields import Fields, clean
 from nectar_ledger_client.signing import signature_headers
 
@@ -17,7 +18,6 @@ BUSY: Final = (429, 503)
 PASSING: Final = (408, 500, 502, 504)
 DEFAULT_RETRY_S: Final = 1.0
 MAX_ERROR_BYTES: Final = 64 << 10
-EVENTS: Final = "text/event-stream"
 HEADERS: Final = {"User-Agent": "nectar-ledger-client", "Accept-Encoding": "identity"}
 
 
@@ -44,8 +44,7 @@ def base_url(address: str) -> httpx.URL:
 def build_request(base: httpx.URL, call: Call[T], now_s: int) -> httpx.Request:
     """The request to send at `now_s` (Unix time): each try has its own, as a signature counts once."""
     url = base.copy_with(path=base.path.rstrip("/") + call.path, params=dict(call.params) or None)
-    headers = dict(HEADERS)
-    headers |= call.headers
+    headers = {**HEADERS, **call.headers}
     if call.body is not None:
         headers["Content-Type"] = "application/octet-stream"
     if call.signer is not None:
@@ -101,7 +100,7 @@ def error_of(reply: Reply) -> LedgerClientError:
 def is_stream(response: httpx.Response) -> bool:
     """Is it a stream of events?"""
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    return response.status_code == 200 and media_type == EVENTS
+    return response.status_code == 200 and media_type == MEDIA_TYPE
 
 
 def unreachable(base: httpx.URL, error: Exception) -> UnreachableError:

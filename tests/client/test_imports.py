@@ -14,11 +14,13 @@ import pytest
 from packaging.requirements import Requirement
 
 DISTRIBUTION = "nectar-swarm"
-OWN = {"nectar_protocol", "nectar_swarm", "nectar_node", "nectar", "nectar_demo", "nectar_ledger"}
+OWN = {
+    "nectar_protocol", "nectar_swarm", "nectar_node", "nectar", "nectar_demo", "nectar_ledger", "nectar_ledger_client",
+}  # fmt: skip
 PARTS = {  # of each extra
     "client": ("nectar", "nectar_swarm", "nectar_protocol"),
     "node": ("nectar_node", "nectar_swarm", "nectar_protocol"),
-    "ledger": ("nectar_ledger", "nectar_protocol"),
+    "ledger": ("nectar_ledger", "nectar_ledger_client", "nectar_protocol"),
 }
 NO_MODULES = "migrations"  # run by Alembic, not imported
 HEAVY = {"torch", "transformers", "hivemind", "bitsandbytes", "accelerate"}
