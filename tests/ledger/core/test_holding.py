@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from nectar_ledger.core.holding import MAX_CLOSED_AT_ONCE, MAX_OPEN_HOLDS
+from nectar_ledger.core.machine import Rejected
 from nectar_ledger.core.reasons import Reason
 from nectar_ledger.core.state import POOL
 from nectar_protocol.entries import CloseReason, HoldClosed
@@ -45,6 +46,15 @@ def test_the_answer_is_the_hold_that_the_ledger_signed(book: Book, world: World)
     signed = SignedHold.unpack(first.response)
     signed.verify(world.keys.holds.public)
     assert (signed.hold.id, signed.hold.ledger) == (order.signed.command.body_hash, world.ledger)
+
+
+def test_a_hold_is_opened_once(book: Book, world: World) -> None:
+    order = world.open_hold(ALICE, SESSION, {NODE: 1_000}, book.now_ms + LIFE_MS)
+    book.open(order)
+    # Its command ID would have told; here nobody asks by it.
+    outcome = book.ledger.decide(order, book.now_ms)
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == Reason.CONFLICT
 
 
 def test_each_line_is_rounded_down_by_itself(world: World) -> None:

@@ -129,9 +129,12 @@ def test_a_receipt_needs_an_open_hold_with_a_line_and_its_session(book: Book, wo
 
 
 def test_a_cap_is_kept_to_the_unit(book: Book, world: World) -> None:
-    hold = paid(book, cap=12_824)
-    assert book.refuse(world.receipt(hold, NODE, SESSION, 1, 21)) == Reason.OVER_CAP
-    book.do(world.receipt(hold, NODE, SESSION, 1, 20))
+    hold = paid(book, cap=12_823)
+    over = world.receipt(hold, NODE, SESSION, 1, 20)
+    assert over.receipt.receipt.units == 12_824
+    assert book.refuse(over) == Reason.OVER_CAP
+    hold = book.open(world.extend(ALICE, hold, {NODE: 12_824}, hold.expires_ms))
+    book.do(over)
     assert book.state.holds[hold.id].account.balance_ucr == 0
     assert book.refuse(world.receipt(hold, NODE, SESSION, 2, 21)) == Reason.OVER_CAP
     book.open(world.extend(ALICE, hold, {NODE: CAP}, hold.expires_ms))
