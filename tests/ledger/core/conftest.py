@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.ledger.core.stage import stock
+from tests.ledger.core.stage import PROBED, name_auditor, stock
 from tests.ledger.world import Book, World
 
 
@@ -14,3 +14,11 @@ def world() -> World:
 @pytest.fixture
 def book(world: World) -> Book:
     return stock(Book(world))
+
+
+@pytest.fixture
+def probed() -> Book:
+    """A ledger whose batches wait for verdicts, with an auditor."""
+    book = stock(Book(World(PROBED)))
+    name_auditor(book)
+    return book
