@@ -65,7 +65,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """Serves one application. `bound` is called with the listening sockets once it answers."""
+    """Serves one application. `bound` is called with its URL once it answers there."""
 
     def __init__(self, app: FastAPI, host: str, port: int, bound: Callable[[str], None] | None = None) -> None:
         self._app, self._bound = app, bound

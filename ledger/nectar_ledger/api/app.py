@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -24,7 +25,7 @@ from nectar_ledger.api import (
     receipts,
 )
 from nectar_ledger.api.desk import Desk
-from nectar_ledger.api.errors import Problem, handle_errors, refusals
+from nectar_ledger.api.errors import COMMON, handle_errors, refusals
 from nectar_ledger.api.events import Feed
 from nectar_ledger.api.limits import Buckets, Gate, Limits
 from nectar_ledger.api.metrics import Measure, Metrics
@@ -37,6 +38,19 @@ ROUTERS = tuple(
         ledger, accounts, holds, nodes, epochs, entries, commands, receipts, directory, evidence, events, log, metrics,
     )
 )  # fmt: skip
+
+
+class Application(FastAPI):
+    """Its errors are JSON, whatever its answers are."""
+
+    def openapi(self) -> dict[str, Any]:
+        schema = super().openapi()
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                for status, answer in operation["responses"].items():
+                    if int(status) >= 400:
+                        answer["content"] = {"application/json": next(iter(answer["content"].values()))}
+        return schema
 
 
 def create_app(
@@ -59,19 +73,18 @@ def create_app(
         finally:
             for task in running:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*running, return_exceptions=True)
             app.state.desk.close()
             await asyncio.to_thread(service.close)
 
-    app = FastAPI(
+    app = Application(
         title="Nectar ledger",
         version=version("nectar-swarm"),
         lifespan=lifespan,
         # Their pages load JavaScript from elsewhere.
         docs_url=None,
         redoc_url=None,
-        responses=refusals(Problem.WRONG_PARAMETER, Problem.TOO_MANY_REQUESTS, Problem.INTERNAL_ERROR),
+        responses=refusals(*COMMON),
         generate_unique_id_function=_operation_id,
     )
     app.state.service, app.state.metrics = service, counted

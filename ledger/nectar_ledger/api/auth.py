@@ -110,12 +110,22 @@ class Nonces:
 
 class Authenticator:
     """Verifies signed requests. `public_url` is where the ledger is reached, `https://HOST`; without it the Host of a
-    request is believed, and one that was signed for another ledger's could be replayed here.
+    request is believed, and one that was signed for another ledger could be replayed here.
+
+    The nonces of keys that the ledger knows are kept apart, so that strangers, who have any number of keys, cannot use
+    up their room.
     """
 
-    def __init__(self, clock_ms: Callable[[], int], max_nonces: int, public_url: str | None = None) -> None:
-        self._clock_ms, self._public_url = clock_ms, public_url and public_url.rstrip("/")
-        self.nonces = Nonces(max_nonces)
+    def __init__(
+        self,
+        clock_ms: Callable[[], int],
+        is_known: Callable[[PublicKey], bool],
+        max_nonces: int,
+        public_url: str | None = None,
+    ) -> None:
+        self._clock_ms, self._is_known = clock_ms, is_known
+        self._public_url = public_url and public_url.rstrip("/")
+        self._known, self._strangers = Nonces(max_nonces), Nonces(max_nonces)
 
     def verify(self, signed: Signed) -> Sender:
         """Raises ApiError unless somebody signed this request, now and once."""
@@ -134,7 +144,8 @@ class Authenticator:
             raise ApiError(code, f"the request's signature: {error}"[:300]) from error
         parameters: dict[str, Any] = results[0].parameters
         key = PublicKey(bytes.fromhex(parameters["keyid"]))
-        self.nonces.remember(key, parameters["nonce"], now_ms)
+        nonces = self._known if self._is_known(key) else self._strangers
+        nonces.remember(key, parameters["nonce"], now_ms)
         return Sender(key, b64decode(digest[1]))
 
     def signed(self, request: Request) -> Signed:

@@ -20,22 +20,31 @@ from nectar_ledger.errors import FullError
 from nectar_ledger.service import Service
 
 RETRY_AFTER_S = 1.0
+MAX_SINGLES = 8
 
 T = TypeVar("T")
 
 
 class Desk:
-    """Of one application. PyNaCl frees the interpreter while it verifies, so a thread for each core is enough."""
+    """Of one application. PyNaCl frees the interpreter while it verifies, so a thread for each core is enough; batches
+    have threads of their own, or one signature would wait for thousands.
+    """
 
     def __init__(self, service: Service, limits: Limits, metrics: Metrics, public_url: str | None) -> None:
         self.service, self.limits, self.metrics = service, limits, metrics
-        self.authenticator = Authenticator(service.clock_ms, limits.nonces, public_url)
+        self.authenticator = Authenticator(service.clock_ms, self._is_known, limits.nonces, public_url)
         self.strangers = Buckets("commands of strangers from this address", limits.strangers_per_address)
         self.commands = Buckets("commands by this key", limits.commands_per_key)
         self._by_key = Buckets("signatures to verify for this key", limits.verifications_per_key)
         self._by_address = Buckets("signatures to verify for this address", limits.verifications_per_address)
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="verifier")
-        self._jobs = 0
+        self._singles = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="single")
+        self._batches = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="batch")
+        self._in_flight = 0
+
+    def _is_known(self, key: PublicKey) -> bool:
+        """An account's or a bound node's."""
+        state = self.service.state
+        return key in state.nodes or key in state.wallets
 
     def take(self, address: str, key: PublicKey | None, count: int) -> None:
         """Before `count` signatures are verified. Raises ApiError."""
@@ -51,17 +60,20 @@ class Desk:
             self._by_key.fine(key, self.limits.bad_signature_cost)
         self.metrics.bad_signatures.inc()
 
-    async def verify(self, job: Callable[[], T]) -> T:
-        """Run a job of verifying in a thread. Raises FullError if too many wait."""
-        if self._jobs >= self.limits.jobs_in_flight:
-            raise FullError(f"{self._jobs} requests wait already: send it again later", RETRY_AFTER_S)
-        self._jobs += 1
-        self.metrics.jobs.set(self._jobs)
+    async def verify(self, job: Callable[[], T], count: int = 1) -> T:
+        """Run a job that verifies at most `count` signatures in a thread. Raises FullError if too many wait."""
+        if self._in_flight + count > self.limits.signatures_in_flight:
+            raise FullError(f"{self._in_flight} signatures wait to be verified: send it again later", RETRY_AFTER_S)
+        self._wait(count)
+        threads = self._singles if count <= MAX_SINGLES else self._batches
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+            return await asyncio.get_running_loop().run_in_executor(threads, job)
         finally:
-            self._jobs -= 1
-            self.metrics.jobs.set(self._jobs)
+            self._wait(-count)
+
+    def _wait(self, count: int) -> None:
+        self._in_flight += count
+        self.metrics.waiting.set(self._in_flight)
 
     async def record(self, orders: Sequence[Order]) -> list[Outcome]:
         """What becomes of each, once all are durable. Whoever waits may go away: the orders are recorded all the same.
@@ -83,7 +95,8 @@ class Desk:
             raise
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._singles.shutdown()
+        self._batches.shutdown()
 
 
 def get_desk(request: Request) -> Desk:

@@ -1,6 +1,5 @@
 """What goes wrong, as the API says it: a status, a code for programs, words for people that say what to do."""
 
-import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from math import ceil
@@ -11,14 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from nectar_protocol.errors import IdentityError, ProtocolError, SignatureError
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import exc
 from starlette.exceptions import HTTPException
 
 from nectar_ledger.core.reasons import Reason, Refused
 from nectar_ledger.errors import FullError, NotFoundError, NotRecordedError, StoppedError
 
 RETRY_AFTER_S = 1.0
-
-logger = logging.getLogger(__name__)
 
 
 class Problem(StrEnum):
@@ -42,6 +40,7 @@ class Problem(StrEnum):
     FULL = "full"
     NOT_RECORDED = "not-recorded"
     STOPPED = "stopped"
+    UNAVAILABLE = "unavailable"
 
 
 Code = Problem | Reason
@@ -91,6 +90,7 @@ STATUS: Mapping[Code, int] = {
     Problem.FULL: 503,
     Problem.NOT_RECORDED: 503,
     Problem.STOPPED: 503,
+    Problem.UNAVAILABLE: 503,
 }
 
 
@@ -111,11 +111,19 @@ class ApiError(Exception):
         self.code, self.message, self.retry_after_s = code, message, retry_after_s
 
 
+# What any operation may answer.
+COMMON = (Problem.WRONG_PARAMETER, Problem.TOO_MANY_REQUESTS, Problem.INTERNAL_ERROR, Problem.UNAVAILABLE)
+
+
 def refusals(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that answers these: OpenAPI lists them by status."""
     by_status: dict[int | str, list[Code]] = {}
     for code in codes:
         by_status.setdefault(STATUS[code], []).append(code)
+    for code in COMMON:
+        # An operation's own list of a status takes the place of the application's.
+        if STATUS[code] in by_status and code not in codes:
+            by_status[STATUS[code]].append(code)
     return {
         status: {"model": ErrorBody, "description": ", ".join(f"`{code}`" for code in by_status[status])}
         for status in by_status
@@ -155,6 +163,8 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(Problem.UNREGISTRABLE_KEY, str(error))
         case ProtocolError():
             return ApiError(Problem.MALFORMED, str(error))
+        case exc.OperationalError() | exc.TimeoutError():
+            return ApiError(Problem.UNAVAILABLE, "the ledger's database does not answer: try again later")
     return ApiError(Problem.INTERNAL_ERROR, "the ledger has a fault, which its operator can read in its log")
 
 
@@ -176,15 +186,14 @@ def handle_errors(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    async def fault(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return error_response(as_api_error(error))
-
-    for kind in (ApiError, Refused, FullError, NotRecordedError, StoppedError, NotFoundError, ProtocolError):
+    for kind in (
+        ApiError, Refused, FullError, NotRecordedError, StoppedError, NotFoundError, ProtocolError,
+        exc.OperationalError, exc.TimeoutError,
+    ):  # fmt: skip
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, wrong_parameter)
     app.add_exception_handler(HTTPException, not_routed)
-    app.add_exception_handler(Exception, fault)
+    app.add_exception_handler(Exception, known)
 
 
 def _first_fault(error: Exception) -> str:

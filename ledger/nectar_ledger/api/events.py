@@ -5,6 +5,7 @@ holds anybody up. Events are made of entries alone, which are public; sealed par
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,8 @@ KEPT = 1024
 MAX_REPLAY = 10_000
 RETRY_AFTER_S = 10.0
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
@@ -88,7 +91,10 @@ class Feed:
             while True:
                 await recorded.wait()
                 recorded.clear()
-                await self._publish()
+                try:
+                    await self._publish()
+                except Exception:
+                    logger.exception("events could not be published; they are with the next ones")
                 await asyncio.sleep(GATHER_S)
         finally:
             self._service.unwatch(wake)

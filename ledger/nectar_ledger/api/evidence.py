@@ -37,7 +37,7 @@ async def post_evidence(request: Request, desk: AtDesk, sender: SentBy) -> KeptE
     if not desk.service.state.is_active(sender.key, KeyPurpose.AUDITOR):
         raise ApiError(Reason.NOT_AUTHORIZED, "evidence is kept for auditors: have the operator set your key")
     with desk.service.evidence.draft() as draft:
-        async for chunk in stream_body(request, desk.limits.evidence_bytes, desk.limits.body_s):
+        async for chunk in stream_body(request, desk.limits.evidence_bytes, desk.limits.evidence_s):
             await run_in_threadpool(draft.write, chunk)
         sender.check_sha256(draft.sha256)
         await run_in_threadpool(draft.keep)

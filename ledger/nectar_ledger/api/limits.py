@@ -39,11 +39,12 @@ class Limits:
     commands_per_key: Rate = Rate(50, 1_000)
     strangers_per_address: Rate = Rate(1, 100)
     bad_signature_cost: int = 100
-    jobs_in_flight: int = 64
+    signatures_in_flight: int = 16_384
     listeners: int = 256
     listeners_per_address: int = 16
     nonces: int = 200_000
     evidence_bytes: int = 32 << 20
+    evidence_s: float = 300
     body_s: float = 30
     send_s: float = 30
 

@@ -39,7 +39,7 @@ class Metrics:
         self.verified = Counter("nectar_verifications", "Signatures verified", registry=registry)
         self.bad_signatures = Counter("nectar_bad_signatures", "Signatures that were wrong", registry=registry)
         self.listeners = Gauge("nectar_listeners", "Listeners to events", registry=registry)
-        self.jobs = Gauge("nectar_jobs", "Requests whose signatures are verified or wait for it", registry=registry)
+        self.waiting = Gauge("nectar_signatures_waiting", "Signatures that wait to be verified", registry=registry)
         self._gauge("nectar_log_size", "Entries in the log", lambda: service.durable_size)
         self._gauge("nectar_holds_open", "Open holds", lambda: len(service.state.holds))
         self._gauge("nectar_nodes_bound", "Nodes that are bound to a payee", lambda: len(service.state.nodes))

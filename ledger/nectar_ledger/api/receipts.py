@@ -63,7 +63,7 @@ async def post_receipts(request: Request, desk: AtDesk, sender: SentBy) -> Respo
     """Settle receipts of the sender, a node or a session. Sending them again changes nothing."""
     body = await read_body(request, MAX_BYTES, desk.limits.body_s)
     address = address_of(request)
-    posting, chosen = await desk.verify(lambda: _checked(desk, address, sender, body))
+    posting, chosen = await desk.verify(lambda: _checked(desk, address, sender, body), 2 * (len(body) // SIZE))
     await _dispel_doubts(desk, posting)
     outcomes = await desk.record([Settle(posting.parsed[position]) for position in chosen]) if chosen else []
     posting.conclude(chosen, outcomes)

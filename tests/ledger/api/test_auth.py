@@ -164,3 +164,6 @@ def test_a_ledger_that_remembers_too_many_nonces_asks_to_come_back(serve: Serve)
     answer: httpx.Response = served.get(PURSE, ALICE)
     assert (answer.status_code, answer.json()["error"]) == (503, "full")
     assert int(answer.headers["Retry-After"]) == SKEW_S
+    # Strangers have room of their own, which they can fill.
+    assert served.post("/v1/receipts", person("a session"), b"").status_code == 400
+    assert served.post("/v1/receipts", person("a session"), b"").status_code == 503

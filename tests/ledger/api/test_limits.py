@@ -194,8 +194,8 @@ def test_a_full_queue_answers_503_and_when_to_come_back(serve: Serve) -> None:
     assert served.post("/v1/receipts", NODE, receipt).json()["results"][0]["status"] == "settled"
 
 
-def test_a_bounded_number_of_requests_is_verified_at_once(serve: Serve) -> None:
-    served = serve(limits=replace(NO_LIMITS, jobs_in_flight=0))
+def test_a_bounded_number_of_signatures_waits_to_be_verified(serve: Serve) -> None:
+    served = serve(limits=replace(NO_LIMITS, signatures_in_flight=0))
     answer = served.command(served.world.fund(ALICE, 1_000))
     assert (answer.status_code, answer.json()["error"]) == (503, "full")
 
