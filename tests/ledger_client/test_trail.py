@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nectar_ledger_client.errors import FileError, NotYetError, UntrustedError
 from nectar_ledger_client.trail import Trail
@@ -72,6 +72,7 @@ def test_a_log_that_forgot_entries_is_not_followed_and_both_checkpoints_are_kept
     assert newest.size == 5
 
 
+@settings(max_examples=30)  # each writes files for good
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 39))
 def test_every_fork_is_noticed(tmp_path_factory: pytest.TempPathFactory, size: int, more: int, at: int) -> None:
     kept = tmp_path_factory.mktemp("trail") / "checkpoint"
@@ -269,3 +270,24 @@ def test_a_later_receipt_that_its_sides_have_not_signed_settles_nothing(kept: Pa
     desk, trail = Desk(PaperLog().publish([*ledgered.entries[:-1], bytes(entry)])), Trail(LOG, kept)
     with pytest.raises(UntrustedError, match="both signed"):
         desk.run(trail.settled(ledgered.receipts[0], len(ledgered.entries) - 1))
+
+
+def test_a_checkpoint_that_cannot_be_kept_is_not_followed(kept: Path) -> None:
+    desk = Desk(PaperLog().publish(fillers(5)))
+    trail = Trail(LOG, kept.parent / "no folder" / "checkpoint")
+    with pytest.raises(FileError, match="cannot write"):
+        desk.run(trail.advance())
+    assert trail.newest is None
+
+
+def test_a_fork_is_told_even_where_nothing_can_be_kept(kept: Path) -> None:
+    folder = kept.parent / "folder"
+    folder.mkdir()
+    desk = Desk(PaperLog().publish(fillers(5)))
+    trail = Trail(LOG, folder / "checkpoint")
+    desk.run(trail.advance())
+    (folder / "checkpoint").unlink()
+    folder.rmdir()
+    desk.log = desk.log.fork(2, *fillers(9, ["forged"]))
+    with pytest.raises(UntrustedError, match="one of them is lost"):
+        desk.run(trail.advance())
