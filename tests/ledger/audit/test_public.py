@@ -76,6 +76,30 @@ def test_any_changed_byte_is_noticed(lived: Lived, folder: Path, data: st.DataOb
         path.write_bytes(right)
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_a_log_says_an_audit_of_it_ends(lived: Lived, tmp_path: Path, data: st.DataObject) -> None:
+    """Entries changed, dropped, repeated and put elsewhere, under the log's own signature."""
+    entries = [draft.entry for draft in lived.drafts]
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(entries) - 1))
+        match data.draw(st.sampled_from(["change", "drop", "repeat", "move"])):
+            case "change":
+                where = data.draw(st.integers(0, len(entries[at]) - 1))
+                byte = bytes([data.draw(st.integers(0, 255))])
+                entries[at] = entries[at][:where] + byte + entries[at][where + 1 :]
+            case "drop" if len(entries) > 1:
+                del entries[at]
+            case "repeat":
+                entries.insert(data.draw(st.integers(0, len(entries))), entries[at])
+            case "move":
+                entries.insert(data.draw(st.integers(0, len(entries) - 1)), entries.pop(at))
+    write_folder(entries, lived.town.world.keys.log, tmp_path)
+    report = verify_public(tmp_path, threads=1)
+    assert report.size == len(entries)
+    assert report.supply is not None or report.found
+
+
 def test_missing_and_wrong_files_are_named(folder: Path) -> None:
     for path in (BUNDLE, TILE):
         right = (folder / path).read_bytes()
