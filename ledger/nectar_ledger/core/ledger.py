@@ -1,7 +1,7 @@
 """The core: what an order means and what an entry does. A `Machine` for the sequencer, and for every replay."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from nectar_protocol.command import Command, SignedCommand
 from nectar_protocol.commands import (
@@ -41,6 +41,7 @@ from nectar_ledger.core import batching, disputes, epochs, holding, purses, regi
 from nectar_ledger.core.machine import Accepted, Draft, Key, Rejected, Row
 from nectar_ledger.core.orders import Begin, Obey, Order, Resume, Settle, Tick
 from nectar_ledger.core.reasons import Reason, Refused
+from nectar_ledger.core.settling import Due, due
 from nectar_ledger.core.state import State
 from nectar_ledger.errors import InvariantError
 
@@ -69,32 +70,45 @@ EFFECTS: dict[type[Command], Callable[[State, Any], None]] = {
 }
 
 
+class Decided(NamedTuple):
+    """An entry that was just decided. Applied at `position`, nothing came between, so that `found` still holds."""
+
+    position: int
+    time_ms: int
+    body: Body
+    found: Due | None
+
+
 class Ledger:
     """`holds` signs the ledger's holds; without it none can be opened, as in every replay."""
 
     def __init__(self, state: State, holds: Identity | None = None) -> None:
         self.state = state
         self._holds = holds
+        # What the last decision's entries say, so that applying them does not read and look up everything again.
+        self._decided: dict[bytes, Decided] = {}
 
     def key(self, order: Order) -> Key | None:
         return Key(order.signed.command.id, order.signed.command.body_hash) if isinstance(order, Obey) else None
 
     def decide(self, order: Order, now_ms: int) -> Accepted | Rejected:
+        self._decided.clear()
         try:
             match order:
                 case Settle(receipt):
-                    return _accept(now_ms, settling.decide(self.state, receipt, now_ms))
+                    found = due(self.state, receipt.receipt, now_ms)
+                    return self._accept(now_ms, settling.decide(self.state, receipt, found) if found else [], found)
                 case Obey(signed, salt):
                     check_command(self.state, signed.command, now_ms)
                     return self._obey(signed, salt, now_ms)
                 case Tick():
-                    return _accept(now_ms, due(self.state, now_ms))
+                    return self._accept(now_ms, due_by_time(self.state, now_ms))
                 case Resume():
                     self.state.ledger  # noqa: B018  # refuses before the genesis
-                    return _accept(now_ms, [Resumed(self.state.time_ms)])
+                    return self._accept(now_ms, [Resumed(self.state.time_ms)])
                 case Begin(genesis):
                     rules.check_begin(self.state)
-                    return _accept(now_ms, [genesis])
+                    return self._accept(now_ms, [genesis])
         except Refused as refused:
             return Rejected(refused.reason, refused.message)
 
@@ -106,40 +120,48 @@ class Ledger:
             case ExtendHold() as command:
                 return self._promise(now_ms, holding.decide_extend(state, command, now_ms), sealed)
             case CloseHold() as command:
-                return _accept(now_ms, holding.decide_close(state, signed, command))
+                return self._accept(now_ms, holding.decide_close(state, signed, command))
             case Verdict() as command:
                 batching.check_verdict(state, command)
-                return Accepted([Draft(pack_entry(now_ms, VerdictSealed(seal(sealed))), sealed)])
+                return Accepted([self._draft(now_ms, VerdictSealed(seal(sealed)), sealed=sealed)])
             case SetKey() as command if registry.is_set(state, command):
                 registry.check_set_key(state, command)
                 return Accepted([])
             case command:
                 CHECKS[type(command)](state, command)
-                return _accept(now_ms, [signed])
+                return self._accept(now_ms, [signed])
 
     def _promise(self, now_ms: int, hold: Hold, sealed: bytes) -> Accepted:
         if self._holds is None:
             raise InvariantError("a replay opens no holds")
         registry.check_authority(self.state, self._holds.public, KeyPurpose.HOLDS)
         promised = hold.signed(self._holds)
-        return Accepted([Draft(pack_entry(now_ms, HoldOpened(promised, seal(sealed))), sealed)], promised.pack())
+        return Accepted([self._draft(now_ms, HoldOpened(promised, seal(sealed)), sealed=sealed)], promised.pack())
+
+    def _accept(self, now_ms: int, bodies: Sequence[Body], found: Due | None = None) -> Accepted:
+        return Accepted([self._draft(now_ms, body, found) for body in bodies])
+
+    def _draft(self, now_ms: int, body: Body, found: Due | None = None, sealed: bytes | None = None) -> Draft:
+        entry = pack_entry(now_ms, body)
+        self._decided[entry] = Decided(self.state.index + 1, now_ms, body, found)
+        return Draft(entry, sealed)
 
     def apply(self, index: int, entry: bytes, sealed: bytes | None = None) -> None:
         """Raises InvariantError for an entry that would not have been decided, or cannot be read."""
         try:
-            parsed = parse_entry(entry)
-            self.state.begin(index, parsed.time_ms)
-            if index == 0 and not isinstance(parsed.body, Genesis):
+            decided = self._decided.pop(entry, None) or Decided(index, *parse_entry(entry)[1:], None)
+            self.state.begin(index, decided.time_ms)
+            if index == 0 and not isinstance(decided.body, Genesis):
                 raise InvariantError("the first entry of a log is its genesis")
-            self._apply(parsed.body, entry, sealed)
+            self._apply(decided.body, entry, sealed, decided.found if index == decided.position else None)
         except (Refused, ProtocolError) as error:
             raise InvariantError(f"entry {index} breaks a rule of the ledger: {error}") from error
 
-    def _apply(self, body: Body, entry: bytes, sealed: bytes | None) -> None:
+    def _apply(self, body: Body, entry: bytes, sealed: bytes | None, found: Due | None) -> None:
         state = self.state
         match body:
             case Settled():
-                settling.apply(state, body, entry[-RECEIPT_SIZE:])
+                settling.apply(state, body, entry[-RECEIPT_SIZE:], found)
             case HoldOpened():
                 self._record(holding.apply_opened(state, body, sealed), body.hold.pack())
             case HoldClosed():
@@ -180,13 +202,9 @@ def check_command(state: State, command: Command, now_ms: int) -> None:
         raise Refused(Reason.COMMAND_EXPIRED, f"the command has expired; at the ledger it is {now_ms} ms")
 
 
-def due(state: State, now_ms: int) -> Sequence[Body]:
+def due_by_time(state: State, now_ms: int) -> Sequence[Body]:
     """What time brings. An epoch that ends comes first and alone, so that its books are those of one moment."""
     if state.books is None:
         return []
     epoch = epochs.decide_epoch(state, now_ms)
     return epoch or [*holding.decide_expired(state, now_ms), *batching.decide_due(state, now_ms)]
-
-
-def _accept(now_ms: int, bodies: Sequence[Body]) -> Accepted:
-    return Accepted([Draft(pack_entry(now_ms, body)) for body in bodies])

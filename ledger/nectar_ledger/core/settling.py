@@ -78,13 +78,10 @@ def _worth(meter: Meter, receipt: Receipt) -> int:
         raise Refused(Reason.WRONG_UNITS, str(error)) from error
 
 
-def decide(state: State, signed: SignedReceipt, now_ms: int) -> list[Settled | HoldClosed]:
-    """The entries of a receipt; none if it is superseded. Raises Refused."""
+def decide(state: State, signed: SignedReceipt, found: Due) -> list[Settled | HoldClosed]:
+    """The entries of a receipt; `found` is what is due for it."""
     receipt = signed.receipt
-    found = due(state, receipt, now_ms)
-    if found is None:
-        return []
-    hold, line, moved = found.hold, found.line, found.moved
+    hold, line, moved = found
     batch = line.node.batches.get(hold.hold.model)
     batch_account = state.ledger.next_account if batch is None else batch.account.id
     entries: list[Settled | HoldClosed] = [Settled(hold.account.id, batch_account, *moved, signed)]
@@ -94,13 +91,16 @@ def decide(state: State, signed: SignedReceipt, now_ms: int) -> list[Settled | H
     return entries
 
 
-def apply(state: State, entry: Settled, packed: bytes) -> None:
-    """`packed` is the entry's receipt. Raises Refused or InvariantError for what `decide` would not have made."""
+def apply(state: State, entry: Settled, packed: bytes, found: Due | None) -> None:
+    """`packed` is the entry's receipt, `found` what is due for it now, if that is known.
+
+    Raises Refused or InvariantError for what `decide` would not have made.
+    """
     receipt = entry.receipt.receipt
-    found = due(state, receipt, state.time_ms)
+    found = found or due(state, receipt, state.time_ms)
     if found is None:
         raise InvariantError(f"the receipt of entry {state.index} had been superseded")
-    hold, line, moved = found.hold, found.line, found.moved
+    hold, line, moved = found
     if hold.account.id != entry.hold_account or moved != (entry.paid_ucr, entry.fee_ucr):
         raise InvariantError(f"entry {state.index} moves {entry.paid_ucr} + {entry.fee_ucr} µcr; {moved} are due")
     batch = line.node.batches.get(hold.hold.model) or _open_batch(state, line, hold)
