@@ -1,7 +1,6 @@
 """Every table of the core written anew from the log and its sealed parts, as if the ledger had run once more."""
 
 from nectar_protocol.merkle import Frontier
-from sqlalchemy.exc import IntegrityError
 
 from nectar_ledger.audit.replay import Replay
 from nectar_ledger.audit.report import Report
@@ -10,7 +9,7 @@ from nectar_ledger.audit.tree import Tree
 from nectar_ledger.audit.walk import Progress
 from nectar_ledger.errors import DamagedError
 from nectar_ledger.store.changes import Rows
-from nectar_ledger.store.database import Database
+from nectar_ledger.store.database import BROKEN_CONSTRAINT, Database
 from nectar_ledger.store.scan import delete_rows
 from nectar_ledger.store.schema import commands
 from nectar_ledger.store.tables import TABLES
@@ -37,10 +36,9 @@ def rebuild(database: Database, progress: Progress = lambda entries: None, patie
             rows.add(replay.ledger.take_rows())
             try:
                 rows.write(connection, database)
-            except IntegrityError as error:
-                raise DamagedError(
-                    f"the log gives a row twice ({error.orig}); see what nectar ledger verify says"
-                ) from error
+            except BROKEN_CONSTRAINT as error:
+                why = str(error).partition("\n")[0]
+                raise DamagedError(f"the log gives a row twice ({why}); see nectar ledger verify") from error
             progress(tree.frontier.size)
         tree.finish()
         log.check_rest(tree.frontier)

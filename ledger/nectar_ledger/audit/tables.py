@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import sqlalchemy as sa
 
@@ -28,15 +28,11 @@ from nectar_ledger.store.tables import (
 IN_ORDER = (transfers, settlements, verdicts, disputes, policies, epochs, outages)
 KEPT = tuple(table for table in TABLES if table not in IN_ORDER)
 ROWS_AT_ONCE, ROWS_IN_MEMORY = 1000, 50_000
+# The newest entry that a row says it comes from.
 ENTRY_COLUMNS = (
-    "idx",
-    "closed_index",
-    "receipt_index",
-    "revised_index",
-    "changed_index",
-    "bound_index",
+    "idx", "log_index", "closed_index", "receipt_index", "revised_index", "changed_index", "bound_index",
     "opened_index",
-)
+)  # fmt: skip
 
 
 class Comparison:
@@ -59,7 +55,7 @@ class Comparison:
 
     def finish(self) -> None:
         """Nothing comes any more."""
-        for stored in (*self._ahead, *self._stored):
+        for stored in chain(self._ahead, self._stored):
             self._find(stored, "the log gives no such row")
 
     def _expect(self, row: Row) -> None:
@@ -86,10 +82,9 @@ class Comparison:
         self._report.find(f"{self._table.name} {key}", message, self._entry(row))
 
     def _entry(self, row: Row) -> int | None:
-        """The newest entry that the row says it comes from."""
-        by_name = dict(zip(self._table.columns.keys(), row, strict=True))
         if self._table is transfers:
             return row[0] >> 8 if isinstance(row[0], int) else None
+        by_name = dict(zip(self._table.columns.keys(), row, strict=True))
         found = (by_name.get(name) for name in ENTRY_COLUMNS)
         return next((index for index in found if isinstance(index, int)), None)
 

@@ -9,12 +9,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import psycopg
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from nectar_ledger.core.machine import Row
 from nectar_ledger.errors import LockedError
 
 POLL_S = 0.05
+# What writing a row raises that its table does not take: SQLAlchemy's own, and psycopg's out of a COPY.
+BROKEN_CONSTRAINT = (IntegrityError, psycopg.IntegrityError)
 
 
 class Database(Protocol):

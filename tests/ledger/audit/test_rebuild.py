@@ -13,7 +13,7 @@ from nectar_ledger.store.reading import read_rows
 from nectar_ledger.store.schema import commands, log_entries, log_sealed, metadata
 from nectar_ledger.store.tables import TABLES
 from nectar_protocol.entries import Resumed
-from nectar_protocol.entry import pack_entry, parse_entry
+from nectar_protocol.entry import Kind, pack_entry, parse_entry
 
 from tests.ledger.audit_ground import Lived, flip
 from tests.ledger.engines import Place
@@ -68,6 +68,17 @@ def test_nothing_is_changed_where_a_sealed_part_is_missing(spoiled: Database) ->
     with pytest.raises(ReplayError, match="restore it from a backup"):
         rebuild(spoiled)
     assert dump(spoiled) == before
+
+
+def test_a_log_that_records_a_command_twice_is_not_rebuilt(place: Place, lived: Lived) -> None:
+    database = place.create()
+    last_ms = parse_entry(lived.drafts[-1].entry).time_ms
+    grant = next(draft for draft in lived.drafts if draft.entry[1] == Kind.GRANT)
+    dictate(database, [*lived.drafts, Draft(pack_entry(last_ms, parse_entry(grant.entry).body))])
+    before = dump(database)
+    with pytest.raises(DamagedError, match="twice"):
+        rebuild(database)
+    assert dump(database) == before
 
 
 def test_nothing_is_rebuilt_under_a_running_ledger(spoiled: Database) -> None:
