@@ -96,6 +96,17 @@ def test_commands_without_a_ledger_say_how_to_make_one(nectar: Nectar) -> None:
         assert_one_line(nectar(*arguments), FAULTY, "nectar ledger init")
 
 
+def test_a_database_that_is_none_is_one_clear_line(nectar: Nectar, ledger: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"noise" * 1000)
+    for url, words in (
+        ("postgresql://localhost:1/ledger", "cannot be opened"),
+        (f"sqlite:///{tmp_path / 'noise'}", "not a database"),
+        (f"sqlite:///{tmp_path / 'empty'}", "no tables of a ledger"),
+    ):
+        for arguments in (("verify",), ("policy", "show"), ("export",), ("grant", ALICE.peer_id, "1"), ("serve",)):
+            assert_one_line(nectar(*arguments, "--database", url), FAULTY, words)
+
+
 def test_a_policy_is_shown_changed_and_published(nectar: Nectar, ledger: Path, tmp_path: Path) -> None:
     shown = nectar("policy", "show")
     assert "price = 1_000_000  # µcr for 10^6 units" in shown.out

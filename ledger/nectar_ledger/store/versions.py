@@ -7,8 +7,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 
-from nectar_ledger.errors import VersionError
+from nectar_ledger.errors import StoreError, VersionError
 from nectar_ledger.store.database import Database
 
 
@@ -18,6 +19,15 @@ def migrate(database: Database, patience_s: float = 5) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def check_database(database: Database) -> None:
+    """Raises StoreError for a database that cannot be reached, VersionError unless its tables are this program's."""
+    try:
+        with database.reading.begin() as connection:
+            check_version(connection)
+    except DBAPIError as error:
+        raise StoreError(f"the ledger's database cannot be opened: {error.orig}") from error
 
 
 def check_version(connection: sa.Connection) -> None:

@@ -65,13 +65,8 @@ def rebuild(root: Path, database: str | None, as_json: bool) -> None:
     """Write every table anew from the log and its sealed parts, all or nothing. The ledger must not run."""
     from nectar_ledger.audit.rebuild import rebuild as rebuild_tables
 
-    home = place.open_home(root, database)
-    opened = home.database()
-    try:
-        with entry_count() as progress:
-            size = rebuild_tables(opened, progress).size
-    finally:
-        opened.writing.dispose()
+    with place.open_ledger(root, database) as (_, opened), entry_count() as progress:
+        size = rebuild_tables(opened, progress).size
     if as_json:
         emit(size=size)
     else:
@@ -82,14 +77,9 @@ def _verify_database(root: Path, database: str | None, signatures: bool, threads
     from nectar_ledger.audit.verify import verify as verify_database
     from nectar_ledger.log.witness import read_witnesses
 
-    home = place.open_home(root, database)
-    witnesses = [witness.key for witness in read_witnesses(home.witnesses)]
-    opened = home.database()
-    try:
-        with entry_count() as progress:
-            return verify_database(opened, home.published.read(), witnesses, signatures, threads, progress)
-    finally:
-        opened.writing.dispose()
+    with place.open_ledger(root, database) as (home, opened), entry_count() as progress:
+        witnesses = [witness.key for witness in read_witnesses(home.witnesses)]
+        return verify_database(opened, home.published.read(), witnesses, signatures, threads, progress)
 
 
 def _verify_tiles(folder: Path, log_key: str | None, signatures: bool, threads: int | None) -> "Report":

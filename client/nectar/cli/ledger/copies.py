@@ -31,7 +31,8 @@ def backup(file: Path, root: Path, database: str | None, as_json: bool) -> None:
     """
     from nectar_ledger.backup import back_up
 
-    back_up(place.open_home(root, database), file)
+    with place.open_ledger(root, database) as (home, _):
+        back_up(home, file)
     if as_json:
         emit(file=str(file), bytes=file.stat().st_size)
     else:
@@ -77,15 +78,11 @@ def export(folder: Path | None, root: Path, database: str | None, start: int, as
 
     Without FOLDER: print its entries as JSON, one a line. What is sealed is in neither.
     """
-    home = place.open_home(root, database)
-    opened = home.database()
-    try:
+    with place.open_ledger(root, database) as (home, opened):
         if folder is None:
             print_entries(opened, start)
         else:
             write_tiles(home, opened, folder, as_json)
-    finally:
-        opened.writing.dispose()
 
 
 def write_tiles(home: "Home", database: "Database", folder: Path, as_json: bool) -> None:

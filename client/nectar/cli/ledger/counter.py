@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nectar.cli.ledger.place import open_home
+from nectar.cli.ledger.place import open_ledger
 
 if TYPE_CHECKING:
     from nectar_ledger.home import Home
@@ -132,9 +132,5 @@ def open_desk(root: Path, database: str | None, address: str | None, signing_key
         with LedgerClient(address) as client:
             yield Desk(Remote(client), root, signing_key)
         return
-    home = open_home(root, database)
-    opened = home.database()
-    try:
+    with open_ledger(root, database) as (home, opened):
         yield Desk(Direct(home, opened), root, signing_key)
-    finally:
-        opened.writing.dispose()

@@ -1,5 +1,7 @@
 """Where a command finds its ledger: in a data folder of this machine, or at an address."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from nectar.cli.settings import data_folder, option
 
 if TYPE_CHECKING:
     from nectar_ledger.home import Home
+    from nectar_ledger.store.database import Database
 
 
 def default_folder() -> Path:
@@ -38,8 +41,16 @@ readable = options.all_of([data, database, address])
 writable = options.all_of([data, database, address, signing_key])
 
 
-def open_home(root: Path, database: str | None) -> "Home":
-    """Raises HomeError unless there is a ledger."""
+@contextmanager
+def open_ledger(root: Path, url: str | None) -> "Iterator[tuple[Home, Database]]":
+    """The ledger in a folder, and its database. Raises HomeError, StoreError if either is not there."""
     from nectar_ledger.home import Home
+    from nectar_ledger.store.versions import check_database
 
-    return Home.open(root, database)
+    home = Home.open(root, url)
+    opened = home.database()
+    try:
+        check_database(opened)
+        yield home, opened
+    finally:
+        opened.writing.dispose()

@@ -86,22 +86,19 @@ def serve(
     from nectar_ledger.log.witness import read_witnesses
     from nectar_ledger.server import serve as serve_app
 
-    home = place.open_home(root, database)
-    asked = read_witnesses(witnesses or home.witnesses)
-    opened = home.database()
-
-    def tell(url: str) -> None:
-        if as_json:
-            emit(event="serving", url=url, ledger=service.ledger_id.hex(), pid=os.getpid())
-        else:
-            say(f"ledger {service.ledger_id.hex()}, with {len(asked)} witnesses, at:")
-            click.echo(url)
-
-    try:
+    with place.open_ledger(root, database) as (home, opened):
+        asked = read_witnesses(witnesses or home.witnesses)
         service = start_service(home, opened)
+        ledger = service.ledger_id.hex()
+
+        def tell(url: str) -> None:
+            if as_json:
+                emit(event="serving", url=url, ledger=ledger, pid=os.getpid())
+            else:
+                say(f"ledger {ledger}, with {len(asked)} witnesses, at:")
+                click.echo(url)
+
         serve_app(create_app(service, public_url=public_url, witnesses=asked), host, port, tell)
-    finally:
-        opened.writing.dispose()
 
 
 def start_service(home: "Home", database: "Database") -> "Service":
