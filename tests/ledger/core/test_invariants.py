@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from random import Random
 
@@ -189,28 +189,30 @@ def verify(entry: bytes, world: World) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_an_entry_with_one_bit_wrong_is_refused(data: st.DataObject) -> None:
-    index = data.draw(st.integers(1, len(LIFE.log) - 1))
-    draft = LIFE.log[index]
+    index = data.draw(st.integers(1, len(life().log) - 1))
+    draft = life().log[index]
     refuse_changed(index, data.draw(st.integers(0, len(draft.entry) - 1)), data.draw(st.integers(0, 7)))
 
 
 @pytest.mark.slow
 def test_an_entry_of_each_kind_with_any_byte_wrong_is_refused() -> None:
-    newest = {type(body): index for index, body in enumerate(LIFE.bodies()) if index}
-    newest |= {type(body.command): index for index, body in enumerate(LIFE.bodies()) if isinstance(body, SignedCommand)}
+    newest = {type(body): index for index, body in enumerate(life().bodies()) if index}
+    newest |= {
+        type(body.command): index for index, body in enumerate(life().bodies()) if isinstance(body, SignedCommand)
+    }
     for index in set(newest.values()):
-        for place in range(len(LIFE.log[index].entry)):
+        for place in range(len(life().log[index].entry)):
             refuse_changed(index, place, place % 8)
 
 
 @lru_cache(maxsize=1)
 def tables_before(index: int) -> Mirror:
-    return mirrored(LIFE.log[:index])
+    return mirrored(life().log[:index])
 
 
 def refuse_changed(index: int, place: int, bit: int) -> None:
     """By the rules, or by a signature; only an entry's time is nobody's word but the ledger's."""
-    draft, time_ms = changed(LIFE.log[index], place, bit), parse_entry(LIFE.log[index - 1].entry).time_ms
+    draft, time_ms = changed(life().log[index], place, bit), parse_entry(life().log[index - 1].entry).time_ms
     ledger = Ledger(tables_before(index).load(index, time_ms))
     try:
         ledger.apply(index, draft.entry, draft.sealed)
@@ -219,18 +221,16 @@ def refuse_changed(index: int, place: int, bit: int) -> None:
     if 4 <= place < HEADER.size:
         return
     with pytest.raises(ProtocolError):
-        verify(draft.entry, LIFE.world)
+        verify(draft.entry, life().world)
 
 
-def _a_long_life() -> Book:
+@cache
+def life() -> Book:
     """With every kind of entry."""
     random = Random(1)
     book, _ = run([draw(random) for _ in range(400)])
     return book
 
 
-LIFE = _a_long_life()
-
-
 def test_the_long_life_has_every_kind_of_entry() -> None:
-    assert {parse_entry(draft.entry).kind for draft in LIFE.log} == set(Kind)
+    assert {parse_entry(draft.entry).kind for draft in life().log} == set(Kind)

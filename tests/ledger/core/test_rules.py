@@ -121,7 +121,11 @@ def test_a_hold_names_the_policy_in_force(book: Book, world: World) -> None:
 
 def test_a_hold_keeps_the_price_the_fee_and_the_grace_it_was_opened_under(book: Book, world: World) -> None:
     hold, old = paid(book), world.policy
-    book.do(world.publish_policy(replace(old, version=2, price=1, fee_ppm=1_000_000, grace_ms=0, decode_ppm=1)))
+    book.do(
+        world.publish_policy(
+            replace(old, version=2, price=1, fee_ppm=1_000_000, grace_ms=0, decode_ppm=1, hold_life_ms=1)
+        )
+    )
     book.do(world.receipt(hold, NODE, SESSION, 1, 1000))
     units = book.state.holds[hold.id].lines[NODE.public].units
     assert units == 703_936
