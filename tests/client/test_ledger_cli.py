@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from nectar.cli import main
+from nectar.cli.ledger import model, running
 from nectar_ledger.store.engines import open_database
 from nectar_ledger.store.reading import read_rows
 from nectar_ledger.store.tables import accounts
@@ -46,7 +47,10 @@ def nectar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """Runs `nectar ledger …` in this process, in an empty folder with a home of its own."""
     monkeypatch.setenv("NECTAR_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "skip_unused_imports", lambda: None)  # it is for a process that is the command's alone
+    # For a process that is the command's alone.
+    monkeypatch.setattr(main, "skip_unused_imports", lambda: None)
+    for module in (model, running):
+        monkeypatch.setattr(module, "configure_logging", lambda verbose: None)
 
     def run(*arguments: str) -> Ran:
         monkeypatch.setattr(sys, "argv", ["nectar", "ledger", *arguments])
@@ -266,7 +270,7 @@ def test_a_models_entry_follows_from_its_files(nectar: Nectar, ledger: Path, tin
 
 
 @pytest.fixture
-def running(ledger: Path, tmp_path: Path) -> Iterator[str]:
+def served(ledger: Path, tmp_path: Path) -> Iterator[str]:
     """The address of the ledger, in a process of its own."""
     command = [sys.executable, "-m", "nectar.cli", "ledger", "serve", "--port", "0", "--json"]
     environment = {**os.environ, "NECTAR_HOME": str(tmp_path / "home")}
@@ -285,10 +289,10 @@ def running(ledger: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_ledger_that_runs_is_steered_by_its_address(
-    nectar: Nectar, ledger: Path, running: str, tmp_path: Path, tiny_llama: Path
+    nectar: Nectar, ledger: Path, served: str, tmp_path: Path, tiny_llama: Path
 ) -> None:
     assert_one_line(nectar("grant", ALICE.peer_id, "1"), FAULTY, "--ledger URL")
-    there = ("--ledger", running)
+    there = ("--ledger", served)
     granted = nectar("grant", ALICE.peer_id, "1", *there, "--json").json()
     assert granted["index"] == 2
     assert nectar("key", "set", ALICE.peer_id, "auditor", *there, "--json").json()["index"] == 3
