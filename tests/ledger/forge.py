@@ -1,4 +1,4 @@
-"""Ledgers whose operator is dishonest: who has all the keys and the database, and writes what is consistent in itself."""
+"""Ledgers whose operator is dishonest, has all keys and the database, and writes what is consistent in itself."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
