@@ -115,6 +115,22 @@ def test_an_id_belongs_to_one_body(start: Start, database: Database) -> None:
     assert audit(database).size == 2
 
 
+def test_a_commit_that_fails_leaves_nothing_behind(start: Start, database: Database) -> None:
+    sequencer, failures = start(), iter([True])
+
+    def fail_once(connection: sa.Connection) -> None:
+        if next(failures, False):
+            raise RuntimeError("no room for a commit")
+
+    # Of the class, since the sequencer's connection may be of an engine of its own.
+    sa.event.listen(sa.Engine, "commit", fail_once)
+    with pytest.raises(NotRecordedError):
+        answers(sequencer, Total(1, 1, 100))
+    sa.event.remove(sa.Engine, "commit", fail_once)
+    assert answers(sequencer, Total(1, 1, 100)) == [Answer(0, b"settled")]
+    assert audit(database).size == 1
+
+
 def test_what_was_rejected_may_be_tried_again_under_its_id(start: Start) -> None:
     sequencer = start()
     assert answers(sequencer, Payment(ID, 1, 2, 30)) == [Rejected("funds", "not enough")]
