@@ -1,7 +1,6 @@
 """The genesis, policies and model entries: who may publish them, and for whom they count."""
 
 from dataclasses import replace
-from itertools import count
 
 import pytest
 from nectar_ledger.core.ledger import Ledger
@@ -10,7 +9,7 @@ from nectar_ledger.core.orders import Begin, Resume, Tick
 from nectar_ledger.core.reasons import Reason
 from nectar_ledger.core.state import State
 from nectar_ledger.errors import InvariantError
-from nectar_protocol.commands import FundPurse, KeyPurpose, KeyState, OpenHold
+from nectar_protocol.commands import FundPurse, KeyPurpose, KeyState
 from nectar_protocol.entries import Resumed, VerdictSealed
 from nectar_protocol.entry import entry_hash, pack_entry
 
@@ -156,10 +155,7 @@ def test_a_model_without_an_entry_has_no_holds(world: World) -> None:
     assert book.refuse(order) == Reason.UNKNOWN_MODEL
 
 
-def test_the_id_of_a_command_hides_nothing_that_it_changes(world: World) -> None:
-    ids = (number.to_bytes(16, "big") for number in count(1000))
-    orders = [world.obey(FundPurse, ALICE, account=ALICE.public, amount_ucr=1000, id=next(ids)) for _ in range(2)]
-    assert len({order.signed.command.body_hash for order in orders}) == 2
-    request = world.open_hold(ALICE, SESSION, {NODE: 1000}, START_MS).signed.command
-    assert isinstance(request, OpenHold)
-    assert request.hold().id == request.body_hash
+def test_a_request_with_another_id_is_another_hold(book: Book, world: World) -> None:
+    first, second = (world.open_hold(ALICE, SESSION, {NODE: 1000}, book.now_ms + LIFE_MS) for _ in range(2))
+    assert book.open(first).id == first.signed.command.body_hash != book.open(second).id
+    assert len(book.state.holds) == 2
