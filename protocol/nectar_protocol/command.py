@@ -9,6 +9,7 @@ field that holds the key.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from nectar_protocol.errors import IdentityError, MalformedError
@@ -27,7 +28,7 @@ class Command(Record):
     id: Annotated[bytes, Raw(16)]
     expires_ms: Count
 
-    @property
+    @cached_property
     def body_hash(self) -> bytes:
         """SHA-256 of what is signed. Signatures are left out: a key can make many for one body."""
         return hashlib.sha256(self.pack()).digest()

@@ -9,6 +9,7 @@ ms. It is published by a command that the policy key signs (`PublishPolicy`); th
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from nectar_protocol.announcement import Profile
@@ -74,7 +75,7 @@ class Policy(Record):
         if self.swarm is Swarm.OPEN and not self.probes_ppm:
             raise MalformedError("an open swarm has probes: probes_ppm is the mean number of probes of a batch")
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """SHA-256 of the struct: the policy's name in holds."""
         return hashlib.sha256(self.pack()).digest()

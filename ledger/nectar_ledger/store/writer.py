@@ -1,6 +1,6 @@
 """One group of batches as one transaction: decided, applied, appended to the log and written, or nothing of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Generic, TypeVar
 
@@ -79,23 +79,23 @@ class Writer(Generic[Command]):
         with self._connection.begin():
             now_ms = max(self._edge.time_ms, self._clock_ms())
             changes = Changes(self._tables, self._edge.size)
-            known = self._known(batches)
-            outcomes = [[self._decide(command, now_ms, known, changes) for command in batch] for batch in batches]
+            keyed = [[(command, self._machine.key(command)) for command in batch] for batch in batches]
+            known = self._known(key for batch in keyed for _, key in batch)
+            outcomes = [[self._decide(*command, now_ms, known, changes) for command in batch] for batch in keyed]
             if changes.entries:
                 changes.add_rows(self._machine.take_rows())
                 self._append(changes, now_ms)
         self.durable_size = self._edge.size
         return outcomes
 
-    def _known(self, batches: Sequence[Sequence[Command]]) -> dict[bytes, tuple[Key, Answer]]:
-        keys = (self._machine.key(command) for batch in batches for command in batch)
+    def _known(self, keys: Iterable[Key | None]) -> dict[bytes, tuple[Key, Answer]]:
+        """What was answered to those of them that are recorded."""
         ids = sorted({key.id for key in keys if key is not None})
         return read_answers(self._connection, ids)
 
     def _decide(
-        self, command: Command, now_ms: int, known: dict[bytes, tuple[Key, Answer]], changes: Changes
+        self, command: Command, key: Key | None, now_ms: int, known: dict[bytes, tuple[Key, Answer]], changes: Changes
     ) -> Outcome:
-        key = self._machine.key(command)
         if key is not None and key.id in known:
             first, answer = known[key.id]
             return answer if first == key else Rejected(CONFLICT, "another command has this ID: choose a new one")
