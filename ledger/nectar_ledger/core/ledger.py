@@ -37,7 +37,7 @@ from nectar_protocol.hold import Hold
 from nectar_protocol.identity import Identity
 from nectar_protocol.receipt import SIZE as RECEIPT_SIZE
 
-from nectar_ledger.core import batching, disputes, epochs, holding, purses, registry, rules, settling
+from nectar_ledger.core import batching, disputes, epochs, holding, purses, registry, rules, running, settling
 from nectar_ledger.core.machine import Accepted, Draft, Key, Rejected, Row
 from nectar_ledger.core.orders import Begin, Obey, Order, Resume, Settle, Tick
 from nectar_ledger.core.reasons import Reason, Refused
@@ -149,7 +149,10 @@ class Ledger:
     def apply(self, index: int, entry: bytes, sealed: bytes | None = None) -> None:
         """Raises InvariantError for an entry that would not have been decided, or cannot be read."""
         try:
-            decided = self._decided.pop(entry, None) or Decided(index, *parse_entry(entry)[1:], None)
+            decided = self._decided.pop(entry, None) if self._decided else None
+            if decided is None and running.apply(self.state, index, entry):
+                return
+            decided = decided or Decided(index, *parse_entry(entry)[1:], None)
             self.state.begin(index, decided.time_ms)
             if index == 0 and not isinstance(decided.body, Genesis):
                 raise InvariantError("the first entry of a log is its genesis")

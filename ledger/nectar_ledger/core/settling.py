@@ -106,10 +106,14 @@ def apply(state: State, entry: Settled, packed: bytes, found: Due | None) -> Non
     batch = line.node.batches.get(hold.hold.model) or _open_batch(state, line, hold)
     if batch.account.id != entry.batch_account:
         raise InvariantError(f"entry {state.index} pays batch {entry.batch_account}, not {batch.account.id}")
+    move(state, hold, line, batch, moved, receipt.units - line.units)
+    _record(state, hold, line, receipt, packed)
+
+
+def move(state: State, hold: LiveHold, line: HoldLine, batch: Batch, moved: Settlement, units: int) -> None:
+    """What a settlement of `units` more does to everything but its line."""
     state.move(hold.account, batch.account, moved.paid_ucr, Code.PAY)
     state.move(hold.account, state.accounts[BURNED], moved.fee_ucr, Code.FEE)
-    units = receipt.units - line.units
-    _record(state, hold, line, receipt, packed)
     batch.units += units
     if hold.hold.weight == 0:
         batch.free_units += units

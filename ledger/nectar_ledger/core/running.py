@@ -1,0 +1,80 @@
+"""The usual settlement of a replay: one more running total of a line, applied as the plain numbers that it is.
+
+It does what `parse_entry` and `settling` do for what has nothing unusual about it, in half of the time: a log is mostly
+this. Whatever is not so is left to them, and they say what is wrong with it.
+"""
+
+import struct
+from operator import lt
+
+from nectar_protocol.entries import SETTLEMENT
+from nectar_protocol.entry import FORMAT, HEADER, SETTLE_SIZE, Kind
+from nectar_protocol.money import settle
+from nectar_protocol.receipt import BODY, MAGIC, SIZE, Work
+from nectar_protocol.record import MAX_COUNT
+
+from nectar_ledger.core.hold import TOTALS_AT
+from nectar_ledger.core.settling import move
+from nectar_ledger.core.state import State
+
+HEAD = bytes([FORMAT, Kind.SETTLE, 0, 0])
+ENTRY = struct.Struct(HEADER.format + SETTLEMENT.format[1:] + BODY.format[1:])
+TOTALS_IN_ENTRY = slice(SETTLE_SIZE - SIZE + TOTALS_AT.start, SETTLE_SIZE - SIZE + TOTALS_AT.stop)
+
+
+def apply(state: State, index: int, entry: bytes) -> bool:
+    """False, and nothing is changed, for what is not usual. Raises as `settling.apply`."""
+    if len(entry) != SETTLE_SIZE or entry[:4] != HEAD:
+        return False
+    (
+        _, _, _, time_ms, hold_account, batch_account, paid_ucr, fee_ucr, magic, hold_id, server, session, _, seq,
+        start, stop, profile, flags, *work, units,
+    ) = ENTRY.unpack_from(entry)  # fmt: skip
+    live = state.holds.get(hold_id)
+    line = None if live is None else live.lines.get(server)
+    if live is None or line is None or line.meter is None:
+        return False
+    hold, batch = live.hold, line.node.batches.get(live.hold.model)
+    if (
+        batch is None
+        or magic != MAGIC
+        or flags
+        or line.final
+        or not line.seq < seq <= MAX_COUNT
+        or not line.units <= units <= line.cap_units
+        or not state.time_ms <= time_ms <= hold.expires_ms
+        or index != state.index + 1
+        or session != hold.session
+        or session == server
+        or start != line.start
+        or stop != line.stop
+        or profile != line.profile
+        or hold_account != live.account.id
+        or batch_account != batch.account.id
+        or _are_odd(work)
+        or any(map(lt, work, line.work))
+    ):
+        return False
+    totals = Work._make(work)
+    if line.meter.units(totals) != units:
+        return False
+    moved = settle(line.units, units, hold.weight, live.policy.price, live.policy.fee_ppm)
+    if moved.paid_ucr != paid_ucr or moved.fee_ucr != fee_ucr:
+        return False
+    state.begin(index, time_ms)
+    move(state, live, line, batch, moved, units - line.units)
+    line.receipt_index, line.totals = index, entry[TOTALS_IN_ENTRY]
+    line.seq, line.units, line.work = seq, units, totals
+    state.touch(line)
+    return True
+
+
+def _are_odd(work: list[int]) -> bool:
+    """No receipt has such counts: over the bound, or positions of no tokens."""
+    _, prefill, prefill_context, decode, decode_context, backward, backward_context = work
+    return bool(
+        max(work) > MAX_COUNT
+        or (prefill_context and not prefill)
+        or (decode_context and not decode)
+        or (backward_context and not backward)
+    )
