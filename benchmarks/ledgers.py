@@ -69,7 +69,7 @@ class LedgerProcess:
     """`nectar ledger serve` on a free port of this machine: begun by the constructor, serving when `wait` returns."""
 
     def __init__(self, home: Home) -> None:
-        self.url = ""
+        self.url = self._output = ""
         self._log = home.root / "serve.log"
         command = [sys.executable, "-m", "nectar.cli", "ledger", "serve", "--json", "--data", str(home.root)]
         command += ["--database", home.database_url, "--host", "127.0.0.1", "--port", "0"]
@@ -79,6 +79,7 @@ class LedgerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                text=True,
                 env={key: value for key, value in os.environ.items() if not key.startswith("NECTAR_")},
                 cwd=home.root,  # where no nectar.toml of the user's lies
                 start_new_session=True,  # Ctrl-C is for us, not for the ledger
@@ -92,16 +93,17 @@ class LedgerProcess:
         """Until it serves. Raises LedgerError with the end of its log if it does not come to that."""
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], START_S)
-        line = self._process.stdout.readline() if ready else b""
-        if not line:
+        line = self._process.stdout.readline() if ready else "{}"
+        self.url = json.loads(line or "{}").get("url", "")
+        if not self.url:
+            self._output += line
             self.kill()
             raise LedgerError(f"the ledger did not start: {self.said()[-2000:]}")
-        self.url = json.loads(line)["url"]
         return self
 
     def said(self) -> str:
-        """What its log says."""
-        return self._log.read_text(errors="replace")
+        """Its log, and what it has printed in the end."""
+        return self._log.read_text(errors="replace") + self._output
 
     def kill(self) -> None:
         """kill -9."""
@@ -115,8 +117,10 @@ class LedgerProcess:
         except subprocess.TimeoutExpired as error:
             self.kill()
             raise LedgerError(f"the ledger did not end within {END_S:.0f} s: {self.said()[-2000:]}") from error
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        stdout = self._process.stdout
+        if stdout is not None and not stdout.closed:
+            self._output += stdout.read()
+            stdout.close()
         return code
 
     def stop(self) -> int:
