@@ -32,10 +32,11 @@ from nectar_ledger.api.metrics import Measure, Metrics
 from nectar_ledger.log.witness import Witness, Witnesses
 from nectar_ledger.service import Service
 
+# Routes are looked for in this order: what is asked most comes first.
 ROUTERS = tuple(
     part.router
     for part in (
-        ledger, accounts, holds, nodes, epochs, entries, commands, receipts, directory, evidence, events, log, metrics,
+        receipts, commands, directory, ledger, accounts, holds, nodes, epochs, entries, log, evidence, events, metrics,
     )
 )  # fmt: skip
 
@@ -95,6 +96,8 @@ def create_app(
     app.add_middleware(Measure, metrics=counted)
     for router in ROUTERS:
         app.include_router(router)
+    # Made now, or the first who asks would hold up everybody.
+    app.openapi()
     return app
 
 

@@ -1,4 +1,4 @@
-"""How the routers reach the ledger that runs."""
+"""How the routers reach the ledger that runs. Coroutines, since FastAPI would run functions in threads."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from nectar_ledger.service import Service
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     """The service that `create_app` was given."""
     service: Service = request.app.state.service
     return service

@@ -99,7 +99,7 @@ class Desk:
         self._batches.shutdown()
 
 
-def get_desk(request: Request) -> Desk:
+async def get_desk(request: Request) -> Desk:
     desk: Desk = request.app.state.desk
     return desk
 

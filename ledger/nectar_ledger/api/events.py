@@ -214,7 +214,7 @@ def _command_words(command: Command) -> dict[str, Any]:
 router = APIRouter(tags=["events"])
 
 
-def _feed(request: Request) -> Feed:
+async def _feed(request: Request) -> Feed:
     feed: Feed = request.app.state.feed
     return feed
 

@@ -21,7 +21,7 @@ class PageView(BaseModel, Generic[Item]):
     next: int | None
 
 
-def get_window(
+async def get_window(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="how many items at most")] = 50,
     before: Annotated[Bound, Query(description="the newest of those before this one, newest first")] = None,
     after: Annotated[Bound, Query(description="the oldest of those after this one, oldest first")] = None,
