@@ -4,7 +4,7 @@ The second source beside the swarm's own directory. Claims that nobody pays for;
 """
 
 from collections.abc import Callable, Iterable
-from itertools import islice
+from heapq import nsmallest
 from threading import Lock
 
 from nectar_protocol.announcement import Announcement, NodeState
@@ -112,7 +112,7 @@ class Directory:
             and announcement.state is not NodeState.LEAVING
             and (after is None or place(announcement) > after)
         )
-        return list(islice(sorted(alive, key=place), limit))
+        return nsmallest(limit, alive, key=place)
 
     def sweep(self) -> None:
         """Every ten seconds, forget what has expired."""

@@ -202,6 +202,20 @@ def grouped_until_full(sequencer: Sequencer[Command], clock: Clock) -> list["Fut
     return [sequencer.submit([Total(line, 1, 1)]) for line in range(MAX_WAITING_BATCHES)]
 
 
+def test_others_see_the_machine_and_how_much_of_it_is_committed(start: Start) -> None:
+    sequencer = start()
+    before = sequencer.machine
+    answers(sequencer, Total(1, 1, 10))
+    assert (sequencer.machine, sequencer.durable_size) == (before, 1)
+    with pytest.raises(NotRecordedError):
+        answers(sequencer, Total(1, 2, 20), Fault("table"))
+    assert sequencer.machine is not before
+    assert sequencer.durable_size == 1
+    assert sequencer.is_running
+    sequencer.close()
+    assert not sequencer.is_running
+
+
 def test_a_batch_has_a_bound(start: Start) -> None:
     with pytest.raises(LedgerError, match="at most 1000"):
         start().submit([Total(1, 1, 1)] * (MAX_BATCH_COMMANDS + 1))

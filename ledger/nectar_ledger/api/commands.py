@@ -4,7 +4,7 @@ import secrets
 
 from fastapi import APIRouter, Request
 from nectar_protocol.command import Command, SignedCommand
-from nectar_protocol.commands import MAX_SIZE, BindPayee, Dispute, OpenHold, parse_command
+from nectar_protocol.commands import MAX_SIZE, BindPayee, Dispute, ExtendHold, OpenHold, parse_command
 from nectar_protocol.entry import SALT_SIZE
 from nectar_protocol.errors import SignatureError
 from pydantic import BaseModel
@@ -18,6 +18,7 @@ from nectar_ledger.core.ledger import check_command
 from nectar_ledger.core.machine import Answer, Key, Rejected
 from nectar_ledger.core.orders import Obey
 from nectar_ledger.core.reasons import Reason, Refused
+from nectar_ledger.core.state import State
 from nectar_ledger.store.reading import read_answers
 
 NOT_OF_COMMANDS = (
@@ -73,7 +74,7 @@ def _checked(desk: Desk, address: str, body: bytes) -> SignedCommand | Answer:
         if known is None:
             raise
         return known
-    if is_strangers(signed.command):
+    if is_strangers(desk.service.state, signed.command):
         desk.strangers.take(address)
     desk.take(address, None, len(signed.signatures))
     try:
@@ -86,11 +87,14 @@ def _checked(desk: Desk, address: str, body: bytes) -> SignedCommand | Answer:
     return signed
 
 
-def is_strangers(command: Command) -> bool:
+def is_strangers(state: State, command: Command) -> bool:
     """Neither credits nor the operator's leave are needed for it, so that only the address bounds it."""
     match command:
         case OpenHold(weight=weight):
             return weight == 0
+        case ExtendHold(hold=hold):
+            live = state.holds.get(hold)
+            return live is None or live.hold.weight == 0
         case BindPayee() | Dispute():
             return True
     return False

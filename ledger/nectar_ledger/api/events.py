@@ -126,11 +126,13 @@ class Feed:
         finally:
             self._metrics.listeners.dec()
             self._listeners[address] -= 1
-            self._listeners += Counter()
+            if not self._listeners[address]:
+                del self._listeners[address]
 
     async def follow(self, after: int | None) -> AsyncIterator[LogEvent]:
         """All that follows an entry, within reason; what comes from now on where `after` is None. Ends at `close`."""
-        position = self._size if after is None else min(max(after + 1, self._size - MAX_REPLAY), self._size)
+        size = self._service.durable_size
+        position = size if after is None else min(max(after + 1, size - MAX_REPLAY), size)
         while not self._closed:
             grown = self._grown
             if position >= self._size:

@@ -149,6 +149,7 @@ def test_what_strangers_may_do_for_nothing_is_counted_by_address(serve: Serve) -
     assert served.command(world.bind(person("new node"), OWNER)).status_code == 200
     assert served.command(world.dispute(session, hold, NODE)).status_code == 200
     for order in (
+        world.extend(session, hold, {NODE: 2}, served.clock() + LIFE_MS),
         world.open_hold(person("b"), person("b"), {NODE: 1}, served.clock() + LIFE_MS),
         world.bind(person("newer node"), OWNER),
         world.dispute(session, hold, NODE),
