@@ -9,7 +9,6 @@ ledger that was started again, and the log and the tables are audited. The log g
 """
 
 import argparse
-import os
 import random
 import sys
 import tempfile
@@ -124,8 +123,10 @@ class Campaign:
         """Raises CrashError unless the ledger ends by itself, so that it is started again."""
         assert self._server is not None
         self._server.stop_immediately()
-        code = process.ended()
-        self._server.start_again()
+        try:
+            code = process.ended()
+        finally:
+            self._server.start_again()
         if code != EX_TEMPFAIL:
             raise CrashError(f"without its database the ledger ended with {code}: {process.said()[-2000:]}")
 
@@ -162,20 +163,18 @@ def _send_all(process: LedgerProcess, requests: Sequence[Request], promises: Pro
 def play(rounds: int, seed: int, tell: Callable[[Round], None] = lambda played: None) -> list[Round]:
     """So many rounds on each engine. Raises CrashError, LedgerError, PostgresError."""
     played = []
-    with tempfile.TemporaryDirectory(prefix="nectar-bench-") as folder, start_postgres() as server:
-        for campaign in _campaigns(Path(folder), seed, server):
+    with tempfile.TemporaryDirectory(prefix="nectar-bench-") as name:
+        for campaign in _campaigns(Path(name), seed):
             for number in range(rounds):
                 played.append(campaign.play(number))
                 tell(played[-1])
     return played
 
 
-def _campaigns(folder: Path, seed: int, server: PostgresServer) -> Iterator[Campaign]:
+def _campaigns(folder: Path, seed: int) -> Iterator[Campaign]:
     yield Campaign(folder / "sqlite", f"sqlite:///{folder / 'sqlite' / 'ledger.db'}", seed)
-    name = f"nectar_crash_{os.getpid()}"
-    server.run(f"CREATE DATABASE {name}")
-    yield Campaign(folder / "postgres", server.url(name), seed, server if server.is_ours else None)
-    server.run(f"DROP DATABASE {name}")
+    with start_postgres() as server, server.database() as url:
+        yield Campaign(folder / "postgres", url, seed, server if server.is_ours else None)
 
 
 def describe(played: Round) -> str:

@@ -120,6 +120,7 @@ def generating(settings: Settings) -> Iterator[GeneratorProcess]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
     process.start()
+    theirs.close()  # so that ours ends where the process does
     try:
         yield GeneratorProcess(ours)
     finally:

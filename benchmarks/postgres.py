@@ -40,6 +40,16 @@ class PostgresServer:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new one, which is dropped at the end."""
+        name = f"nectar_benchmark_{os.getpid()}"
+        self.run(f"CREATE DATABASE {name}")
+        try:
+            yield self.url(name)
+        finally:
+            self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
     def pid(self) -> int:
         """The process whose children serve connections. Raises PostgresError if it is on another machine."""
         with self._connect() as connection:
