@@ -16,7 +16,7 @@ from tests.ledger.ingest import LINES, SEQS, THREADS, ingest, open_signer
 
 ROOT = Path(__file__).parents[2]
 ACKNOWLEDGEMENTS = LINES * SEQS + THREADS * SEQS
-rounds = pytest.mark.parametrize("round_", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20))])
+rounds = pytest.mark.parametrize("round_", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 5))])
 
 
 class Acknowledged(NamedTuple):
