@@ -42,6 +42,7 @@ FULL, QUICK = Scale(7, 96), Scale(3, 32)
 
 def make_draft(model: Path, seed: int) -> Any:
     """The whole model, but for its choices at a fifth of all positions."""
+    from nectar_swarm.cachename import CACHE
     from transformers import LlamaForCausalLM
 
     differs = torch.rand(MAX_POSITIONS, generator=torch.Generator().manual_seed(seed)) >= AGREEMENT
@@ -50,7 +51,7 @@ def make_draft(model: Path, seed: int) -> Any:
         @functools.wraps(LlamaForCausalLM.forward)  # generate() looks at the parameters
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             out = super().forward(*args, **kwargs)
-            stop = out.past_key_values.get_seq_length()
+            stop = out[CACHE].get_seq_length()
             rows = differs[stop - out.logits.shape[1] : stop]
             best, second = out.logits.topk(2).indices.unbind(-1)
             swapped = out.logits.scatter(-1, best[..., None], out.logits.gather(-1, second[..., None]) - 1)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from nectar_protocol.identity import PeerID
 from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
+from nectar_swarm.cachename import CACHE, OLD_CACHE
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
 from nectar_swarm.host import PeerAddress
@@ -138,7 +139,7 @@ def _distributed_class(base: Any) -> Any:
         def generate(self, inputs: Any = None, *args: Any, session: Session | None = None, **kwargs: Any) -> Any:
             """Transformers' generate(). With `session`, what it holds already is not computed again: give the whole
             text so far, old and new; what differs from the session's is rolled back."""
-            if not kwargs.setdefault("use_cache", True) or "past_key_values" in kwargs:
+            if not kwargs.setdefault("use_cache", True) or CACHE in kwargs or OLD_CACHE in kwargs:
                 return super().generate(inputs, *args, **kwargs)
             ids = inputs if inputs is not None else kwargs.get("input_ids")
             short = short_length(self.config)
@@ -163,16 +164,16 @@ def _distributed_class(base: Any) -> Any:
                     cache = RemoteCache(*sessions(short), longer=lambda: sessions(room))
                 else:
                     cache = RemoteCache(*sessions(room))
-                return super().generate(inputs, *args, past_key_values=cache, **kwargs)
+                return super().generate(inputs, *args, **{CACHE: cache}, **kwargs)
 
         @functools.wraps(base.prepare_inputs_for_generation)
         def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
             prepared: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)
-            cache = kwargs.get("past_key_values")
-            if isinstance(cache, RemoteCache) and prepared.get("past_key_values") is None:
+            cache = kwargs.get(CACHE)
+            if isinstance(cache, RemoteCache) and prepared.get(CACHE) is None:
                 _refuse_padding(prepared.get("attention_mask"))
                 cache.begin_anew()
-                prepared["past_key_values"] = cache
+                prepared[CACHE] = cache
             return prepared
 
     Distributed.__name__, Distributed.__qualname__ = base.__name__, base.__qualname__
@@ -187,7 +188,7 @@ def _generate_in(session: Session, generate: Any, ids: Any, inputs: Any, args: A
     session.position = _common_length(session.token_ids, ids, session.position)
     session.token_ids = ids[:, : session.position]  # all that it holds for certain if this fails
     cache = RemoteCache(session)
-    out = generate(inputs, *args, past_key_values=cache, **kwargs)
+    out = generate(inputs, *args, **{CACHE: cache}, **kwargs)
     sequences = out if isinstance(out, torch.Tensor) else out.sequences
     if len(session.pads) != ids.shape[0]:  # rows were put in for beams or samples: beyond the prompt they differ
         sequences = ids

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from nectar_swarm.cachename import CACHE, OLD_CACHE
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -49,7 +50,7 @@ class RemoteLayer(CacheLayerMixin):
 
 
 class RemoteCache(Cache):
-    """A session as Transformers' `past_key_values`, or several for parts of the model that follow each other.
+    """A session as Transformers' cache, or several for parts of the model that follow each other.
 
     Beam reorders are composed here and leave with the next step. `longer` opens the sessions in which a text goes on
     that is given anew, because it has become too long for its rotary frequencies.
@@ -123,7 +124,7 @@ class RemoteChain(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         arguments = self._local.arguments
-        cache, tokens = arguments.get("past_key_values"), hidden_states.shape[1]
+        cache, tokens = arguments.get(CACHE, arguments.get(OLD_CACHE)), hidden_states.shape[1]
         pads = row_padding(arguments.get("attention_mask"), hidden_states.shape[0])
         if isinstance(cache, RemoteCache):
             layer = cache.layers[0]
@@ -133,7 +134,7 @@ class RemoteChain(nn.Module):
             layer.length += tokens
         else:
             if cache is not None and cache.get_seq_length():
-                raise RequestError("past_key_values must come from this model's own generate() or session()")
+                raise RequestError(f"{CACHE} must come from this model's own generate() or session()")
             check_positions(arguments.get("position_ids"), 0, tokens, pads)
             with ExitStack() as stack:
                 sessions = [stack.enter_context(part.session(tokens)) for part in self.parts(self._inputs is not None)]

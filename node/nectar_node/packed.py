@@ -48,7 +48,7 @@ class Places:
 
 
 class Batch(Cache):
-    """One forward's rows, as its `past_key_values`: new keys and values go to their places in the arena.
+    """One forward's rows, as its cache: new keys and values go to their places in the arena.
 
     `expands`: the family transforms what it cached (multi-head latent attention), so that it is given all of it back.
     """

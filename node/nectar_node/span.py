@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import torch
 from nectar_protocol.announcement import Profile
 from nectar_swarm.anatomy import Anatomy, find_stack
+from nectar_swarm.cachename import CACHE
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.plain import read_modules_plainly, read_plainly
 from nectar_swarm.progress import byte_bar
@@ -276,7 +277,9 @@ class SpanModel:
         reach it. `together`: the rows are several sessions', or a replay.
         """
         self._attend_by(attention or self._own_attention)
-        arguments = {"position_ids": position_ids} if position_ids is not None and self._takes_positions else {}
+        arguments: dict[str, Any] = {CACHE: cache}
+        if position_ids is not None and self._takes_positions:
+            arguments["position_ids"] = position_ids
         self.call = call = _Call(
             hidden.to(self.device, self.dtype, non_blocking=True), start - self.start, stop - self.start, reach
         )
@@ -285,7 +288,6 @@ class SpanModel:
             self.model(
                 inputs_embeds=call.hidden.clone(),  # some families scale it in place
                 attention_mask=attention_mask,
-                past_key_values=cache,
                 use_cache=cache is not None,
                 **arguments,
                 **others,

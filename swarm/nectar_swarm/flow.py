@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from nectar_swarm.cachename import CACHE
 from nectar_swarm.errors import UnsupportedModelError
 
 TOKENS = 2
@@ -34,7 +35,7 @@ def watch(base: Any, blocks: nn.ModuleList) -> Flow:
     cache = DynamicCache(config=base.config)
     base.warn_if_padding_and_no_attention_mask = lambda *args: None  # it would look into the prompt
     with torch.enable_grad():
-        out = base.requires_grad_(True)(witness.sees(token_ids), use_cache=True, past_key_values=cache)
+        out = base.requires_grad_(True)(witness.sees(token_ids), use_cache=True, **{CACHE: cache})
     return witness.verdict(out[0], cache)
 
 

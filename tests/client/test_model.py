@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nectar.errors import RequestError, SessionError
 from nectar.model import DRAFT_ROOM, AutoDistributedModelForCausalLM, _common_length, _load, _room
-from nectar.remote import RemoteChain
+from nectar.remote import RemoteCache, RemoteChain
 from nectar.session import Session
 from nectar_swarm.anatomy import examine, find_stack, load_config
+from nectar_swarm.cachename import CACHE, OLD_CACHE
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError, UnreachableError
 from nectar_swarm.folder import LocalFolder
@@ -200,6 +201,18 @@ def test_generate_gives_the_whole_models_tokens(
     model.chain.blocks = session
     want = local.generate(ids, max_new_tokens=8, do_sample=False, **way)
     assert torch.equal(model.generate(ids, max_new_tokens=8, do_sample=False, **way), want)
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning")  # as users of the old name see
+@pytest.mark.parametrize("name", sorted({CACHE, OLD_CACHE}))
+def test_a_cache_that_the_user_gives_is_the_one_that_is_used(
+    name: str, load: Callable[[str], Any], whole: Callable[[str], Any]
+) -> None:
+    (model, _), local, ids = load("llama"), whole("llama"), torch.arange(2, 12)[None]
+    cache = RemoteCache(LocalSession(local))  # type: ignore[arg-type]  # stands for a session
+    text = model.generate(ids, max_new_tokens=4, do_sample=False, **{name: cache})
+    assert torch.equal(text, local.generate(ids, max_new_tokens=4, do_sample=False))
+    assert cache.get_seq_length() == 13
 
 
 def test_a_shared_session_computes_what_is_new_and_no_more(

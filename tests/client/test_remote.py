@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nectar.errors import RequestError
 from nectar.remote import RemoteCache, RemoteChain, check_positions, row_padding
+from nectar_swarm.cachename import CACHE, OLD_CACHE
 
 
 class FakeSession:
@@ -176,7 +177,7 @@ def test_a_forward_without_a_cache_has_a_session_of_its_own(returns_tuple: bool)
 def test_steps_of_a_cache_go_on_in_its_session() -> None:
     session, remote = FakeSession(), chain()
     cache = cache_of(session)
-    remote.remember({"past_key_values": cache})
+    remote.remember({CACHE: cache})
     remote(torch.zeros(2, 3, 4))
     cache.reorder_cache(torch.tensor([1, 1]))
     remote(torch.zeros(2, 1, 4))
@@ -187,10 +188,19 @@ def test_steps_of_a_cache_go_on_in_its_session() -> None:
     assert not session.closed
 
 
+@pytest.mark.parametrize("name", sorted({CACHE, OLD_CACHE}))
+def test_a_cache_is_found_by_either_name_of_its_argument(name: str) -> None:
+    session, remote = FakeSession(), chain()
+    remote.remember({name: cache_of(session)})
+    for tokens in (3, 1):
+        remote(torch.zeros(1, tokens, 4))
+    assert session.asked == [(0, 3, (), (0,)), (3, 1, (), (0,))]
+
+
 def test_a_step_that_fails_leaves_the_cache_where_it_was() -> None:
     session, remote = FakeSession(), chain()
     cache = cache_of(session)
-    remote.remember({"past_key_values": cache, "position_ids": torch.tensor([[4]])})
+    remote.remember({CACHE: cache, "position_ids": torch.tensor([[4]])})
     with pytest.raises(RequestError, match="position_ids"):
         remote(torch.zeros(1, 1, 4))
     assert cache.get_seq_length() == 0
@@ -207,10 +217,10 @@ def test_a_chain_without_a_swarm_says_how_to_get_one() -> None:
 def test_a_cache_of_another_model_is_refused_once_it_holds_something() -> None:
     session = FakeSession()
     remote = chain(session)
-    remote.remember({"past_key_values": SimpleNamespace(get_seq_length=lambda: 0)})
+    remote.remember({CACHE: SimpleNamespace(get_seq_length=lambda: 0)})
     remote(torch.zeros(1, 1, 4))
-    remote.remember({"past_key_values": SimpleNamespace(get_seq_length=lambda: 2)})
-    with pytest.raises(RequestError, match="past_key_values"):
+    remote.remember({CACHE: SimpleNamespace(get_seq_length=lambda: 2)})
+    with pytest.raises(RequestError, match=CACHE):
         remote(torch.zeros(1, 1, 4))
 
 
@@ -249,7 +259,7 @@ def test_sessions_of_each_block_move_together() -> None:
     remote, sessions = chain(), [FakeSession(), FakeSession()]
     remote.blocks = FakeBlocks()  # type: ignore[assignment]  # as above
     cache = RemoteCache(*sessions)  # type: ignore[arg-type]  # as above
-    remote.remember({"past_key_values": cache})
+    remote.remember({CACHE: cache})
     with remote.keeping_inputs():
         remote(torch.zeros(2, 3, 4))
         cache.reorder_cache(torch.tensor([1, 1]))
@@ -260,6 +270,6 @@ def test_sessions_of_each_block_move_together() -> None:
 def test_a_session_of_all_blocks_has_no_hidden_states_of_each() -> None:
     remote = chain()
     remote.blocks = FakeBlocks()  # type: ignore[assignment]  # as above
-    remote.remember({"past_key_values": cache_of(FakeSession())})
+    remote.remember({CACHE: cache_of(FakeSession())})
     with remote.keeping_inputs(), pytest.raises(RequestError, match="all blocks at once"):
         remote(torch.zeros(1, 1, 4))

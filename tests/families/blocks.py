@@ -12,6 +12,7 @@ from nectar_node.selftest import self_test
 from nectar_node.span import SpanModel
 from nectar_node.trial import choose_runner
 from nectar_swarm.anatomy import examine, find_stack, load_config
+from nectar_swarm.cachename import CACHE
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.source import LocalFolder
 from transformers import DynamicCache
@@ -80,7 +81,7 @@ def _record(whole: Any) -> Recorded:
         for begin, end in pairwise(STEPS):
             steps.append({})
             positions = {"position_ids": torch.arange(begin, end).expand(BATCH, -1)} if takes_positions else {}
-            whole(token_ids[:, begin:end], past_key_values=cache, use_cache=True, **positions)
+            whole(token_ids[:, begin:end], use_cache=True, **{CACHE: cache}, **positions)
     for handle in handles:
         handle.remove()
     return steps

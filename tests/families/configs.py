@@ -171,11 +171,14 @@ MORE: dict[str, Callable[[], Any]] = {
 ALL = CONFIGS | MORE
 # Which way each can be run: through Transformers' attention interface; with an attention of its own (or windows that
 # are in masks alone); with state that cannot be cut, or frequencies that a whole batch shares.
+GPTJ_PACKED = transformers.GPTJModel._supports_attention_backend  # since Transformers 5.24
 PACKED = (
     "llama", "mistral", "qwen3", "qwen3_moe", "mixtral", "gemma2", "phi3", "gpt_neox", "gpt2", "opt", "gpt_oss",
-    "deepseek_v3",
+    "deepseek_v3", *["gptj"] * GPTJ_PACKED,
 )  # fmt: skip
-PADDED = ("bloom", "falcon", "falcon_alibi", "mpt", "gptj", "stablelm", "llama4_text", "phimoe")
+PADDED = (
+    "bloom", "falcon", "falcon_alibi", "mpt", "stablelm", "llama4_text", "phimoe", *["gptj"] * (not GPTJ_PACKED),
+)  # fmt: skip
 SINGLE = ("phi3_longrope", "qwen3_next")
 
 

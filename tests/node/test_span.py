@@ -12,6 +12,7 @@ import transformers
 from nectar_node.errors import SpanError
 from nectar_node.span import SpanModel, _slice_config
 from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
+from nectar_swarm.cachename import CACHE
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.folder import LocalFolder
 from nectar_swarm.modelfiles import INDEX
@@ -54,7 +55,7 @@ def record(model: Any, mask: torch.Tensor | None = None) -> Recorded:
             seen = {} if mask is None else {"attention_mask": mask[:, :stop]}
             if mask is not None and model.config.model_type != "bloom":
                 seen["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, start:stop]
-            model(token_ids()[:, start:stop], past_key_values=cache, use_cache=True, **seen)
+            model(token_ids()[:, start:stop], use_cache=True, **{CACHE: cache}, **seen)
     for handle in handles:
         handle.remove()
     return steps
