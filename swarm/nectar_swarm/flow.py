@@ -69,7 +69,7 @@ class _Witness:
         if len(self._outputs) < len(self._own):
             raise self._refusal(f"runs through {len(self._outputs)} of its {len(self._own)} blocks only")
         if not any(getattr(layer, "is_initialized", False) for layer in cache.layers):
-            raise self._refusal("keeps nothing of its past in the cache that it is given")
+            raise self._refusal("keeps no keys and values in the cache that it is given")
         self._refuse_keepers()
         inner = {id(leaf) for leaf in self._leaves[:-1]}.union(*self._own[:-1])
         if foreign := [self._name(leaf) for leaf in _origins(out) if id(leaf) in inner]:

@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "xlnet": (_default("XLNet"), "does not run as a plain decoder"),
     "zamba": (_default("Zamba"), "shares .* between its blocks"),
     "recurrent_gemma": (_default("RecurrentGemma"), "keeps its past in its block 0, as conv1d_state"),
-    "mamba2": (_default("Mamba2"), "keeps nothing of its past in the cache"),
+    "mamba2": (_default("Mamba2"), "keeps no keys and values in the cache"),
     "openai-gpt": (_default("OpenAIGPT"), "blocks that return list"),
     "t5": (_default("T5"), "an encoder beside its decoder"),
     "bart": (_default("Bart"), "an encoder beside its decoder"),
