@@ -6,6 +6,7 @@
 Lines stand in ascending order of their server keys, each once, so that a hold has one encoding.
 """
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,10 +17,11 @@ from nectar_protocol.codec import Reader, uint
 from nectar_protocol.errors import ConflictError, MalformedError
 from nectar_protocol.identity import SIGNATURE_SIZE, Identity, PublicKey, verify
 from nectar_protocol.money import charge_ucr, check_amount
-from nectar_protocol.record import MAX_COUNT, Count, Digest, Key, Record, Uint
+from nectar_protocol.record import MAX_COUNT, Count, Digest, Key, Record, Uint, sound
 
 ROLE = b"nectar/hold/v1\n"
 WEIGHTS = (0, 1, 2, 4, 8)
+LINE = struct.Struct(">32sQ")
 MAX_LINES = 256
 
 
@@ -41,13 +43,21 @@ class LineList:
             raise MalformedError(f"{name} stand in ascending order of their server keys, each once")
 
     def pack(self, value: tuple[Line, ...]) -> bytes:
-        return uint(len(value), 2, "line count") + bytes(2) + b"".join(line.pack() for line in value)
+        lines = b"".join([LINE.pack(line.server, line.cap_units) for line in value])
+        return uint(len(value), 2, "line count") + bytes(2) + lines
 
     def read(self, reader: Reader) -> tuple[Line, ...]:
         count = reader.uint(2)
         if reader.uint(2) or count > MAX_LINES:
             raise MalformedError(f"a hold has 1 to {MAX_LINES} lines, and zeros behind their count")
-        return tuple(Line.read(reader) for _ in range(count))
+        return tuple([_line(server, cap) for server, cap in LINE.iter_unpack(reader.take(count * LINE.size))])
+
+
+def _line(server: PublicKey, cap_units: int) -> Line:
+    """Raises MalformedError."""
+    if 0 < cap_units <= MAX_COUNT:
+        return sound(Line, server=server, cap_units=cap_units)
+    return Line(server, cap_units)
 
 
 class ProfileSet:
