@@ -27,7 +27,6 @@ from nectar_ledger.home import Home
 from nectar_ledger.store.scan import read_parts
 
 from benchmarks.generator import GeneratorProcess, Settings, generating
-from benchmarks.instruments import p99
 from benchmarks.ledgers import LedgerProcess, connected, found, ledger_id, serving
 from benchmarks.people import People
 from benchmarks.postgres import start_postgres
@@ -135,7 +134,7 @@ class Measurements:
         batches_per_s = max(capacity) / 2 / SMALL_BATCH
         load.generator.sign(SMALL_BATCH, self.scale.half_load_rounds)
         sent = load.generator.send(OPENERS, batches_per_s)
-        self.values["p99_ms_half_load"] = 1e3 * p99(sent.latencies_s)
+        self.values["p99_ms_half_load"] = 1e3 * sent.p99_s
         self.raw |= {
             "half_load_receipts_per_s": batches_per_s * SMALL_BATCH,
             "half_load_p50_ms": 1e3 * statistics.median(sent.latencies_s),

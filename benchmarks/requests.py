@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +29,15 @@ class Request:
 
 @dataclass
 class Sent:
-    """What became of requests: `latencies_s` of those that were answered with 200, and why others were not."""
+    """What became of requests: `latencies_s` of those that were answered with 200, ascending; why others were not."""
 
     elapsed_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def p99_s(self) -> float:
+        return self.latencies_s[math.ceil(0.99 * len(self.latencies_s)) - 1]
 
 
 OnAnswer = Callable[[Request, Any], None]
