@@ -274,4 +274,4 @@ def test_whatever_happens_the_ledger_is_what_the_model_is(tmp_path: Path, seed: 
 @pytest.mark.slow
 def test_whatever_happens_for_long_the_ledger_is_what_the_model_is(tmp_path: Path) -> None:
     seed = int(os.environ.get("NECTAR_SIMULATION_SEED", Random().randrange(10**9)))
-    simulate(tmp_path, seed, int(os.environ.get("NECTAR_SIMULATION_STEPS", "20000")))
+    simulate(tmp_path, seed, int(os.environ.get("NECTAR_SIMULATION_STEPS", "4000")))
