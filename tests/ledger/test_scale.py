@@ -2,7 +2,7 @@
 
     NECTAR_SCALE_ENTRIES=10000000 python -m pytest -m slow -s tests/ledger/test_scale.py
 
-prints how long each takes with so many entries; without it there are 102,400.
+prints how long each takes with so many entries; without it there are 307,200.
 """
 
 import os
@@ -46,7 +46,7 @@ from tests.ledger.crowd import (
 )
 from tests.ledger.world import ORIGIN
 
-COUNT = int(os.environ.get("NECTAR_SCALE_ENTRIES", "102400")) // ENTRIES_AT_ONCE * ENTRIES_AT_ONCE
+COUNT = int(os.environ.get("NECTAR_SCALE_ENTRIES", "307200")) // ENTRIES_AT_ONCE * ENTRIES_AT_ONCE
 LIMIT = 50
 TRIES = 5
 # More than what is open, far less than what there has been.
