@@ -1,4 +1,4 @@
-"""The usual settlement of a replay: one more running total of a line, applied as the plain numbers that it is.
+"""The usual settlement of a replay: a running total of a line, applied as the plain numbers that it is.
 
 It does what `parse_entry` and `settling` do for what has nothing unusual about it, in half of the time: a log is mostly
 this. Whatever is not so is left to them, and they say what is wrong with it.
@@ -10,7 +10,7 @@ from operator import lt
 from nectar_protocol.entries import SETTLEMENT
 from nectar_protocol.entry import FORMAT, HEADER, SETTLE_SIZE, Kind
 from nectar_protocol.money import settle
-from nectar_protocol.receipt import BODY, MAGIC, SIZE, Work
+from nectar_protocol.receipt import BODY, FINAL, MAGIC, PROFILES, SIZE, Work
 from nectar_protocol.record import MAX_COUNT
 
 from nectar_ledger.core.hold import TOTALS_AT
@@ -32,13 +32,13 @@ def apply(state: State, index: int, entry: bytes) -> bool:
     ) = ENTRY.unpack_from(entry)  # fmt: skip
     live = state.holds.get(hold_id)
     line = None if live is None else live.lines.get(server)
-    if live is None or line is None or line.meter is None:
+    if live is None or line is None or profile >= len(PROFILES):
         return False
     hold, batch = live.hold, line.node.batches.get(live.hold.model)
     if (
         batch is None
         or magic != MAGIC
-        or flags
+        or flags & ~FINAL
         or line.final
         or not line.seq < seq <= MAX_COUNT
         or not line.units <= units <= line.cap_units
@@ -46,17 +46,20 @@ def apply(state: State, index: int, entry: bytes) -> bool:
         or index != state.index + 1
         or session != hold.session
         or session == server
-        or start != line.start
-        or stop != line.stop
-        or profile != line.profile
         or hold_account != live.account.id
         or batch_account != batch.account.id
         or _are_odd(work)
         or any(map(lt, work, line.work))
     ):
         return False
-    totals = Work._make(work)
-    if line.meter.units(totals) != units:
+    totals, meter = Work._make(work), line.meter
+    if meter is None:
+        if not start < stop or PROFILES[profile] not in hold.profiles:
+            return False
+        meter = state.meter(live, start, stop, PROFILES[profile])
+    elif start != line.start or stop != line.stop or profile != line.profile:
+        return False
+    if meter.units(totals) != units:
         return False
     moved = settle(line.units, units, hold.weight, live.policy.price, live.policy.fee_ppm)
     if moved.paid_ucr != paid_ucr or moved.fee_ucr != fee_ucr:
@@ -64,7 +67,8 @@ def apply(state: State, index: int, entry: bytes) -> bool:
     state.begin(index, time_ms)
     move(state, live, line, batch, moved, units - line.units)
     line.receipt_index, line.totals = index, entry[TOTALS_IN_ENTRY]
-    line.seq, line.units, line.work = seq, units, totals
+    line.seq, line.units, line.final, line.work = seq, units, bool(flags), totals
+    line.start, line.stop, line.profile, line.meter = start, stop, PROFILES[profile], meter
     state.touch(line)
     return True
 

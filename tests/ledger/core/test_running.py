@@ -69,3 +69,18 @@ def test_whatever_byte_of_a_settlement_is_changed_both_ways_say_the_same(
         changed[place] ^= bits
         drafts = [*before, Draft(bytes(changed))]
         assert replayed(drafts) == the_long_way(drafts, monkeypatch), f"byte {place}"
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x80, 0xFF])
+def test_whatever_byte_of_a_lines_first_and_last_receipt_is_changed_both_ways_say_the_same(
+    book: Book, world: World, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = paid(book, both=True)
+    # The node's batch is open by another hold's receipt, so that the first one of this line is a usual one.
+    book.do(world.receipt(paid(book), NODE, SESSION, 1, 10), world.receipt(hold, NODE, SESSION, 1, 10, final=True))
+    *before, only = book.log
+    for place in range(SETTLE_SIZE):
+        changed = bytearray(only.entry)
+        changed[place] ^= bits
+        drafts = [*before, Draft(bytes(changed))]
+        assert replayed(drafts) == the_long_way(drafts, monkeypatch), f"byte {place}"
