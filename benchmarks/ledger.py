@@ -57,7 +57,7 @@ class Scale:
     half_load_rounds: int
 
 
-FULL, QUICK = Scale(4_000, 12, 12), Scale(1_000, 5, 3)
+FULL, QUICK = Scale(4_000, 12, 6), Scale(1_000, 5, 3)
 
 
 class Measurements:
