@@ -25,9 +25,10 @@ from hivemind.proto.runtime_pb2 import Tensor
 from nectar.loop import new_event_loop
 from nectar_protocol.identity import PeerID
 from nectar_swarm.frames import Kind
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Step
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.peers import Peers
 
 PAYLOAD = bytes(range(256)) * 32

@@ -19,9 +19,10 @@ from nectar_protocol.identity import PeerID
 from nectar_swarm.directory import Directory
 from nectar_swarm.errors import SwarmError, UnreachableError
 from nectar_swarm.frames import Kind
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
 from nectar_swarm.keyfile import hold_key, load_key
 from nectar_swarm.link import Link
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.peers import Peers
 
 from nectar.loop import LoopThread

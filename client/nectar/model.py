@@ -13,9 +13,9 @@ from nectar_swarm.anatomy import Anatomy, examine, find_stack, load_config
 from nectar_swarm.cachename import CACHE, OLD_CACHE
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.errors import CheckpointError
-from nectar_swarm.host import PeerAddress
 from nectar_swarm.hub import HubAccess
 from nectar_swarm.modelfiles import GENERATION_CONFIG
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.plain import read_plainly
 from nectar_swarm.quiet import quiet_transformers
 from nectar_swarm.rope import short_length

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from nectar_protocol.announcement import Announcement, NodeState
 from nectar_protocol.identity import PeerID, peer_id
 from nectar_protocol.manifest import ModelID
-from nectar_swarm.host import PeerAddress
+from nectar_swarm.peeraddress import PeerAddress
 
 MAX_KNOWN = 2048  # nodes of a model
 ASIDE_S, MAX_ASIDE_S = 1.0, 60.0

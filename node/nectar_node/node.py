@@ -15,12 +15,12 @@ from nectar_protocol.identity import Identity, PeerID, peer_id
 from nectar_swarm.anatomy import Anatomy, examine, load_config
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.folder import LocalFolder
-from nectar_swarm.host import Listen, PeerAddress
-from nectar_swarm.hub import HubAccess
+from nectar_swarm.host import Listen
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.membership import Membership, Place
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.reachability import Reachability
-from nectar_swarm.source import Source, open_source
+from nectar_swarm.source import Source
 from nectar_swarm.waiting import first_of
 
 from nectar_node.about import About
@@ -46,12 +46,10 @@ log = logging.getLogger(__name__)
 class NodeSettings:
     """What an operator decides. `blocks` is START:STOP; without it the node takes what the swarm lacks, and moves."""
 
-    model: str
+    source: Source
     key_file: Path
     name: str
     version: str
-    revision: str = "main"
-    hub: HubAccess = field(default_factory=HubAccess)
     listen: Listen = field(default_factory=Listen)
     reachability: Reachability = Reachability.AUTO
     initial_peers: tuple[PeerAddress, ...] = ()
@@ -95,7 +93,7 @@ class Node:
             torch.set_num_threads(settings.threads)
         self.identity: Identity = load_or_create_key(settings.key_file)
         devices = choose_devices(settings.device)
-        self.source: Source = open_source(settings.model, settings.revision, settings.hub)
+        self.source = settings.source
         self.anatomy: Anatomy = examine(load_config(self.source))
         self.checkpoint = Checkpoint(self.source)
         self.loader = Loader(

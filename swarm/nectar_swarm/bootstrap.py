@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nectar_protocol.identity import PeerID
 
-from nectar_swarm.host import Listen, PeerAddress
+from nectar_swarm.host import Listen
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.membership import Membership, Place
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.reachability import Reachability
 from nectar_swarm.waiting import first_of
 

@@ -15,9 +15,10 @@ from nectar_protocol.identity import PeerID, peer_id
 from nectar_protocol.manifest import ModelID
 
 from nectar_swarm.errors import SwarmError, UnreachableError
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
 from nectar_swarm.kademlia import Kademlia, place_of
 from nectar_swarm.lookup import Lookup, Question
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.records import INDEX_KEY, AnnouncementValidator, model_key
 
 REFRESH_S = 30.0

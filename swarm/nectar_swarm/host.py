@@ -23,7 +23,7 @@ from hivemind.proto import p2pd_pb2 as p2pd
 from hivemind.utils.multiaddr import Multiaddr
 from nectar_protocol.address import MAX_ADDRESSES, Address, split_multiaddr
 from nectar_protocol.errors import ProtocolError
-from nectar_protocol.identity import PeerID, peer_id
+from nectar_protocol.identity import PeerID
 
 from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
 from nectar_swarm.tether import tether
@@ -42,25 +42,6 @@ class Listen:
     host: str = "0.0.0.0"
     port: int = 0
     announce: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PeerAddress:
-    """A peer and the ways to dial it, read from multiaddrs that end in `/p2p/PEER`."""
-
-    peer: PeerID
-    addresses: tuple[Address, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> "PeerAddress":
-        """Raises MalformedError or IdentityError, which say the form that is wanted."""
-        address, target = split_multiaddr(text)
-        if target is None:
-            raise ProtocolError(f"{text[:128]!r} names no peer; it must end in /p2p/12D3KooW…")
-        return cls(peer_id(target), (address,))
-
-    def __str__(self) -> str:
-        return f"{self.addresses[0]}/p2p/{self.peer}"
 
 
 class Host:

@@ -17,8 +17,9 @@ from nectar_protocol.identity import PeerID
 
 from nectar_swarm.directory import Directory, connect_any, meeting_points
 from nectar_swarm.errors import SwarmError, UnreachableError
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.keyfile import hold_key
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.reachability import Reachability, find_out
 from nectar_swarm.relay import Relay
 from nectar_swarm.reservation import Reservations

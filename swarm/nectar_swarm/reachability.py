@@ -11,7 +11,8 @@ from nectar_protocol.errors import MalformedError
 
 from nectar_swarm.circuit import Answer, Request, ask
 from nectar_swarm.errors import RelayRefusedError, UnreachableError
-from nectar_swarm.host import DIAL_TIMEOUT_S, Host, PeerAddress
+from nectar_swarm.host import DIAL_TIMEOUT_S, Host
+from nectar_swarm.peeraddress import PeerAddress
 
 
 class Reachability(StrEnum):

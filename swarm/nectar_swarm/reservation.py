@@ -11,7 +11,8 @@ from nectar_protocol.identity import PeerID, parse_peer_id
 
 from nectar_swarm.circuit import CALLED, Request, Stream, ask, hold, splice
 from nectar_swarm.errors import SwarmError
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.waiting import first_of
 
 RELAYS = 2  # at a time: one may fail, and three addresses of relays are all that an announcement has room for

@@ -18,10 +18,11 @@ from nectar_swarm.directory import LIFE_MS, Directory
 from nectar_swarm.errors import UnreachableError
 from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.peers import Peers
 from nectar_swarm.status import Status
 

@@ -23,7 +23,8 @@ PARTS = {  # of each extra
     "ledger": ("nectar_ledger", "nectar_ledger_client", "nectar_protocol"),
 }
 NO_MODULES = "migrations"  # run by Alembic, not imported
-HEAVY = {"torch", "transformers", "hivemind", "bitsandbytes", "accelerate"}
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf"
+HEAVY = frozenset({"torch", "transformers", "hivemind", "bitsandbytes", "accelerate"})
 
 # Hides every top-level module that is not the standard library's, ours or of the allowed distributions, as if it were
 # not installed.
@@ -93,9 +94,11 @@ def modules_of(extra: str) -> frozenset[str]:
     return frozenset(names | OWN)
 
 
-def run_python(script: str, *arguments: str, extra: str, home: Path) -> subprocess.CompletedProcess[str]:
+def run_python(
+    script: str, *arguments: str, extra: str, home: Path, without: frozenset[str] = frozenset()
+) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NECTAR_")}
-    environment |= {"ALLOWED": json.dumps(sorted(modules_of(extra))), "NECTAR_HOME": str(home)}
+    environment |= {"ALLOWED": json.dumps(sorted(modules_of(extra) - without)), "NECTAR_HOME": str(home)}
     command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=False)
 
@@ -184,3 +187,9 @@ def test_a_ledger_is_made_and_verified_with_its_extra_alone(tmp_path: Path) -> N
     for arguments in (("init", "ledger.example/test"), ("verify",)):
         ran = run_python(COMMAND, "ledger", *arguments, extra="ledger", home=tmp_path)
         assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+@pytest.mark.parametrize("command", [("node",), ("generate", "hi", "-p", NOBODY)], ids=lambda command: command[0])
+def test_a_wrong_model_is_told_before_anything_heavy_is_imported(command: tuple[str, ...], tmp_path: Path) -> None:
+    ran = run_python(COMMAND, *command, "-m", "./nowhere", extra="client", home=tmp_path, without=HEAVY)
+    assert "there is no folder ./nowhere" in ran.stderr

@@ -10,15 +10,19 @@ from typing import Any
 import torch
 from nectar import AutoDistributedModelForCausalLM, Connection
 from nectar_node.node import Node, NodeSettings, Serving
-from nectar_swarm.host import Listen, PeerAddress
+from nectar_swarm.folder import LocalFolder
+from nectar_swarm.host import Listen
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.reachability import Reachability
+from nectar_swarm.source import Source
 
 START_S = 60.0  # a test that waits so long has failed
 
 
 @contextmanager
-def running(folder: Path, blocks: str, key_file: Path, peers: tuple[PeerAddress, ...]) -> Iterator[Serving]:
+def running(source: Source, blocks: str, key_file: Path, *peers: PeerAddress) -> Iterator[Serving]:
     """A node of these blocks in a thread of its own, once it serves."""
+    threads = torch.get_num_threads()
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     told = threading.Event()
@@ -31,8 +35,8 @@ def running(folder: Path, blocks: str, key_file: Path, peers: tuple[PeerAddress,
 
     def live() -> None:
         settings = NodeSettings(
-            str(folder), key_file, blocks, "0.0.1", listen=Listen("127.0.0.1"), initial_peers=peers, blocks=blocks,
-            reachability=Reachability.PUBLIC, device="cpu", kv_tokens=4096, drain_s=0.0,
+            source, key_file, blocks, "0.0.1", listen=Listen("127.0.0.1"), initial_peers=peers,
+            blocks=blocks, reachability=Reachability.PUBLIC, device="cpu", kv_tokens=4096, drain_s=0.0,
         )  # fmt: skip
         try:
             loop.run_until_complete(Node(settings, on_serving).run(stop))
@@ -52,18 +56,17 @@ def running(folder: Path, blocks: str, key_file: Path, peers: tuple[PeerAddress,
         loop.call_soon_threadsafe(stop.set)
         thread.join()
         loop.close()
+        torch.set_num_threads(threads)
 
 
 @contextmanager
 def two_nodes(folder: Path, keys: Path, blocks: int) -> Iterator[Any]:
     """A client's model on a swarm of two nodes, which serve half of the blocks each."""
-    threads = torch.get_num_threads()
+    source, middle = LocalFolder(folder), blocks // 2
     with ExitStack() as stack:
-        middle = blocks // 2
-        first = stack.enter_context(running(folder, f"0:{middle}", keys / "first.key", ()))
+        first = stack.enter_context(running(source, f"0:{middle}", keys / "first.key"))
         peer = PeerAddress(first.peer, first.addresses)
-        stack.enter_context(running(folder, f"{middle}:{blocks}", keys / "second.key", (peer,)))
+        stack.enter_context(running(source, f"{middle}:{blocks}", keys / "second.key", peer))
         connection = Connection.open([peer])
         stack.callback(connection.close)
         yield AutoDistributedModelForCausalLM.from_pretrained(str(folder), connection=connection)
-    torch.set_num_threads(threads)

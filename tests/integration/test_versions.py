@@ -12,8 +12,9 @@ from nectar_demo.processes import NodeProcess
 from nectar_protocol.identity import PeerID
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Decoder, Kind, encode
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.messages import Error, ErrorCode, Hello, Neighbours, Open
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.peers import PROTOCOL
 from nectar_swarm.status import Status
 

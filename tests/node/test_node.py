@@ -9,7 +9,8 @@ import pytest
 import torch
 from nectar_node.errors import DeviceError, ProfileError
 from nectar_node.node import Node, NodeSettings
-from nectar_swarm.errors import CheckpointError, KeyFileError
+from nectar_swarm.errors import KeyFileError
+from nectar_swarm.folder import LocalFolder
 from nectar_swarm.keyfile import hold_key
 
 BLOCKS = 6
@@ -26,7 +27,7 @@ def _torch_is_left_as_it_was() -> Iterator[None]:
 
 @pytest.fixture
 def settings(checkpoint_folder: Callable[[str], Path], tmp_path: Path) -> NodeSettings:
-    return NodeSettings(str(checkpoint_folder("llama")), tmp_path / "node.key", "bee", "0.0.1", device="cpu")
+    return NodeSettings(LocalFolder(checkpoint_folder("llama")), tmp_path / "node.key", "bee", "0.0.1", device="cpu")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def make_node(settings: NodeSettings) -> Callable[..., Node]:
 
 
 def test_a_folders_path_stays_on_this_machine(make_node: Callable[..., Node], settings: NodeSettings) -> None:
-    assert make_node().model_name == Path(settings.model).name
+    assert make_node().model_name == settings.source.folder.name
 
 
 async def test_two_nodes_cannot_run_with_one_key(make_node: Callable[..., Node], settings: NodeSettings) -> None:
@@ -60,8 +61,6 @@ def test_settings_that_cannot_be_met_are_refused_at_once(make_node: Callable[...
         make_node(device="abacus", key_file=tmp_path / "a.key")
     with pytest.raises(ProfileError):
         make_node(profile="float8", key_file=tmp_path / "b.key")
-    with pytest.raises(CheckpointError):
-        make_node(model=str(tmp_path / "nothing"), key_file=tmp_path / "c.key")
 
 
 async def test_a_node_that_moves_has_other_blocks_then(make_node: Callable[..., Node]) -> None:

@@ -14,7 +14,8 @@ from nectar import AutoDistributedModelForCausalLM, Connection
 from nectar_demo.processes import NodeProcess
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.folder import LocalFolder
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
+from nectar_swarm.peeraddress import PeerAddress
 from transformers import AutoModelForCausalLM
 
 from tests.sturdiness.peers import BLOCKS, Stranger

@@ -11,9 +11,10 @@ import torch
 from nectar_protocol.identity import PeerID
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
 from nectar_swarm.link import WIRE_VERSIONS, Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.peers import PROTOCOL, Peers
 from nectar_swarm.status import Status
 

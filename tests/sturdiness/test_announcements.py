@@ -24,9 +24,10 @@ from nectar_protocol.identity import Identity, peer_id
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.answers import DICTIONARY
 from nectar_swarm.directory import Directory
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.kademlia import MAX_STORED
 from nectar_swarm.keyfile import create_key
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.records import model_key
 
 from tests.sturdiness.peers import BLOCKS, noise

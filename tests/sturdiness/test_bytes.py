@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from nectar_protocol.identity import Identity
 from nectar_swarm.frames import HEADER, MAX_FRAME, MAX_MESSAGE, MAX_PARTIAL_MESSAGES, MORE, Kind, encode
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
 from nectar_swarm.messages import Error, Neighbours, Step
+from nectar_swarm.peeraddress import PeerAddress
 
 from tests.sturdiness.peers import HANGS_S, Stranger, noise, read_to_the_end, stream
 from tests.sturdiness.witnesses import Memory

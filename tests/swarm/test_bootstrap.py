@@ -16,8 +16,9 @@ from nectar_swarm import membership
 from nectar_swarm.bootstrap import run_bootstrap
 from nectar_swarm.directory import Directory
 from nectar_swarm.errors import KeyFileError
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.keyfile import load_key
+from nectar_swarm.peeraddress import PeerAddress
 
 Announce = Callable[..., Announcement]
 StartHost = Callable[..., Awaitable[Host]]

@@ -16,8 +16,9 @@ from nectar_protocol.identity import Identity
 from nectar_protocol.manifest import ModelID
 from nectar_swarm.directory import Directory, connect_any, meeting_points
 from nectar_swarm.errors import UnreachableError
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
 from nectar_swarm.keyfile import create_key
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.records import INDEX_KEY, AnnouncementValidator, model_key
 
 Announce = Callable[..., Announcement]

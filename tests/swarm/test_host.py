@@ -16,8 +16,9 @@ import pytest
 from nectar_protocol.errors import MalformedError, ProtocolError
 from nectar_protocol.identity import parse_peer_id
 from nectar_swarm.errors import AddressInUseError, HostError, UnreachableError
-from nectar_swarm.host import Host, Listen, PeerAddress, check_port, local_ip
+from nectar_swarm.host import Host, Listen, check_port, local_ip
 from nectar_swarm.keyfile import create_key
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.tether import APART, TIED, tether
 
 StartHost = Callable[..., Awaitable[Host]]

@@ -20,9 +20,10 @@ from nectar_swarm import directory as directory_module
 from nectar_swarm import lookup as lookup_module
 from nectar_swarm.answers import DICTIONARY
 from nectar_swarm.directory import Directory
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
 from nectar_swarm.kademlia import place_of
 from nectar_swarm.lookup import Answer, Search, nearest
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.records import CLOCK_SKEW_MS, model_key
 
 Announce = Callable[..., Announcement]

@@ -16,9 +16,10 @@ from nectar_protocol.manifest import ModelID
 from nectar_swarm import membership as membership_module
 from nectar_swarm.directory import Directory
 from nectar_swarm.errors import UnreachableError
-from nectar_swarm.host import Host, Listen, PeerAddress
+from nectar_swarm.host import Host, Listen
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.membership import MAX_KNOWN, Membership, Place
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.reachability import Reachability
 from nectar_swarm.relay import Relay
 from nectar_swarm.waiting import first_of

@@ -16,7 +16,8 @@ from nectar_swarm import relay as relay_module
 from nectar_swarm.circuit import CALLED, RELAY, Answer, Request, ask
 from nectar_swarm.errors import RelayRefusedError, UnreachableError
 from nectar_swarm.frames import Kind
-from nectar_swarm.host import Host, PeerAddress
+from nectar_swarm.host import Host
+from nectar_swarm.peeraddress import PeerAddress
 from nectar_swarm.reachability import Verdict, find_out
 from nectar_swarm.relay import GREETING, Relay, can_dial
 from nectar_swarm.reservation import Reservations

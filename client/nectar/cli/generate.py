@@ -61,16 +61,18 @@ def command(
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text:
         raise click.UsageError("the prompt is empty")
-    import torch
     from nectar_swarm.hub import HubAccess
     from nectar_swarm.source import open_source
+
+    source = open_source(model, revision, HubAccess(offline=offline))  # before PyTorch is imported, which takes seconds
+    import torch
 
     from nectar.connection import Connection
     from nectar.model import AutoDistributedModelForCausalLM
 
     connection = Connection.open(peers, allowed=allowed, key_file=key, link_delay_s=link_delay_ms / 1e3)
     try:
-        tokenizer = load_tokenizer(open_source(model, revision, HubAccess(offline=offline)))
+        tokenizer = load_tokenizer(source)
         remote = AutoDistributedModelForCausalLM.from_pretrained(
             model,
             revision=revision,

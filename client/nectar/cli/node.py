@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 @options.json_output
 @options.verbose
 def command(
+    model: str,
+    revision: str,
     initial_peers: tuple[str, ...],
     host: str,
     port: int,
@@ -91,15 +93,19 @@ def command(
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
     if not as_json:
         say("loading …")
+    from nectar_swarm.hub import HubAccess
+    from nectar_swarm.source import open_source
+
+    # Before PyTorch is imported, which takes seconds.
+    source = open_source(model, revision, HubAccess(offline=offline, max_disk_bytes=max_disk_bytes))
     from nectar_node.announcer import Pace
     from nectar_node.node import Node, NodeSettings
     from nectar_swarm.host import Listen
-    from nectar_swarm.hub import HubAccess
     from nectar_swarm.reachability import Reachability
 
     node = Node(
         NodeSettings(
-            hub=HubAccess(offline=offline, max_disk_bytes=max_disk_bytes),
+            source,
             key_file=key or data_folder() / "node.key",
             version=__version__,
             listen=Listen(host, port, announce),

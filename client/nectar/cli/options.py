@@ -12,7 +12,7 @@ from nectar.cli.settings import option
 
 if TYPE_CHECKING:
     from nectar_protocol.identity import PeerID
-    from nectar_swarm.host import PeerAddress
+    from nectar_swarm.peeraddress import PeerAddress
 
 Decorator = Callable[[Any], Any]
 
@@ -113,7 +113,7 @@ def parse_allowed(entries: Sequence[str]) -> "frozenset[PeerID] | None":
 def parse_peers(entries: Sequence[str]) -> "tuple[PeerAddress, ...]":
     """Multiaddrs as PeerAddress. Raises click.UsageError."""
     from nectar_protocol.errors import ProtocolError
-    from nectar_swarm.host import PeerAddress
+    from nectar_swarm.peeraddress import PeerAddress
 
     try:
         return tuple(PeerAddress.parse(entry) for entry in entries)

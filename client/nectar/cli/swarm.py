@@ -61,8 +61,9 @@ def init(host: str, port: int, public_ip: str | None, as_json: bool) -> None:
 
     Writes its address into nectar.toml here, and prints the line with which others join.
     """
-    from nectar_swarm.host import PeerAddress, local_ip
+    from nectar_swarm.host import local_ip
     from nectar_swarm.keyfile import load_or_create_key
+    from nectar_swarm.peeraddress import PeerAddress
 
     key_file = data_folder() / "bootstrap.key"
     identity = load_or_create_key(key_file)
