@@ -33,7 +33,7 @@ class Doubling:
     forwards: list[list[int]] = field(default_factory=list)  # of each forward, the tokens of its pieces
     threads: set[int] = field(default_factory=set)
 
-    def allow(self, forwards: int = 1_000_000) -> None:
+    def allow(self, forwards: int = 1_000) -> None:
         self.allowed.release(forwards)
 
     def prepare(self, piece: Piece) -> None:
