@@ -49,6 +49,7 @@ def honest(node: NodeProcess, tiny_llama: Path, local: Any) -> Iterator[Honest]:
     with model.session(64) as session:
         thread = Honest(session, local)
         thread.start()
+        thread.wake()
         thread.wait_for(3)
         yield thread
         thread.stop()
@@ -60,11 +61,14 @@ def memory(node: NodeProcess, honest: Honest) -> Iterator[Memory]:
     """Whatever a test does, the node lives, keeps its bounds, and serves the honest client in the same session."""
     memory = Memory(node)
     memory.start()
+    repairs = len(honest._session.repairs)
+    honest.wake()
     yield memory
     honest.wait_for(3)
+    honest.rest()
     memory.check()
     assert node.alive
-    assert honest._session.repairs == []
+    assert honest._session.repairs[repairs:] == []
 
 
 @session_fixture

@@ -62,13 +62,13 @@ async def test_a_flood_of_questions_is_answered(stranger: Stranger, honest: Hone
 
 
 async def test_a_flood_of_early_steps_is_refused_and_another_peers_is_kept(stranger: Stranger, other: Stranger) -> None:
-    unknown = [next(numbers) for _ in range(2000)]
-    early_step = Step(1, 1, 0, noise(100))  # 100 KiB
+    unknown = [next(numbers) for _ in range(1000)]
+    early_step = Step(1, 1, 0, noise(100))  # 100 KiB: all of them are more than the node may grow by
     for number in unknown:
         stranger.send(number, early_step)
     async with asyncio.timeout(HANGS_S):
         while sum(not stranger.inbox[number].empty() for number in unknown) < len(unknown) - MAX_FRAMES_PER_PEER:
-            await asyncio.sleep(0.01)  # the rest waits, and is refused later
+            await asyncio.sleep(0.05)  # the rest waits, and is refused later
     early = next(numbers)
     other.send(early, Step(1, 1, 0, noise(2)))
     other.send(early, other.request())

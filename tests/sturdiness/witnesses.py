@@ -14,7 +14,7 @@ GROWTH_MIB = 64  # by which the node and its p2pd may grow during an attack, unl
 
 
 class Honest(threading.Thread):
-    """One session that steps again and again, and compares each answer with the whole model's."""
+    """One session that steps again and again while it is awake, and compares each answer with the whole model's."""
 
     def __init__(self, session: Session, local: Any) -> None:
         super().__init__(name="honest", daemon=True)
@@ -22,12 +22,12 @@ class Honest(threading.Thread):
         self.error: BaseException | None = None
         self._session, self._hidden = session, noise(20)
         self._want = run_blocks(local, self._hidden)
-        self._stopped, self._progress = threading.Event(), threading.Condition()
+        self._awake, self._stopped, self._progress = threading.Event(), threading.Event(), threading.Condition()
 
     def run(self) -> None:
         try:
             self._step(0, 16)
-            while not self._stopped.wait(0.02):
+            while self._awake.wait() and not self._stopped.wait(0.02):
                 for position in range(16, 20):  # the same four tokens, rolled back each time
                     self._step(position, position + 1)
                 with self._progress:
@@ -51,8 +51,16 @@ class Honest(threading.Thread):
             assert self.error is None, self.error
             assert self.rounds >= until, "the honest client waits"
 
+    def wake(self) -> None:
+        self._awake.set()
+
+    def rest(self) -> None:
+        """Between tests: those of other folders have the machine to themselves."""
+        self._awake.clear()
+
     def stop(self) -> None:
         self._stopped.set()
+        self.wake()
         self.join(HANGS_S)
 
 
