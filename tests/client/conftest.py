@@ -54,7 +54,7 @@ def candidate() -> Callable[..., Candidate]:
     return cache(make)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     """Seven nodes made by hand that serve nothing yet."""
     swarm = Swarm(tmp_path_factory.mktemp("keys"))

@@ -165,10 +165,11 @@ class Node:
     def settle_in(self, place: Neighbours) -> None:
         self.place, self.sent, self.successor = place, place.sent, None
         self.joining = asyncio.get_running_loop().create_task(self.join(place))
-        early, self.early = self.early, []
-        for sender, session, payload in early:
-            if (sender, session) == (self.predecessor, self.number):
-                self.compute(Step.unpack(payload))
+        mine = self.predecessor, self.number
+        now = [payload for sender, session, payload in self.early if (sender, session) == mine]
+        self.early = [parked for parked in self.early if parked[:2] != mine]  # of a predecessor that is yet to be named
+        for payload in now:
+            self.compute(Step.unpack(payload))
 
     async def join(self, place: Neighbours) -> None:
         if place.next is None:
