@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from nectar import AutoDistributedModelForCausalLM, Connection
+from nectar_demo.processes import NodeProcess
 from transformers import AutoModelForCausalLM
 
 from benchmarks.models import VOCABULARY
@@ -32,6 +33,25 @@ def connect(tiny_llama: Path) -> Iterator[Callable[..., Any]]:
     yield open_model
     for connection in connections:
         connection.close()
+
+
+@pytest.fixture(scope="session")
+def one_node(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """A node of all blocks, for all tests that leave it as it is: a start takes seconds."""
+    node = NodeProcess("one", tmp_path_factory.mktemp("one"), tiny_llama, "0:8").wait()
+    yield node
+    node.stop()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, NodeProcess]]:
+    """Two nodes that overlap, for all tests that leave them as they are."""
+    folder = tmp_path_factory.mktemp("two")
+    first = NodeProcess("first", folder, tiny_llama, "0:5").wait()
+    second = NodeProcess("second", folder, tiny_llama, "3:8", [first.address]).wait()
+    yield first, second
+    for node in (first, second):
+        node.stop()
 
 
 @pytest.fixture(scope="session")

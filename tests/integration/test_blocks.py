@@ -11,18 +11,13 @@ from torch import nn
 
 Tokens = Callable[..., torch.Tensor]
 States = tuple[torch.Tensor, ...]
+Nodes = tuple[NodeProcess, NodeProcess]
 NOISE = 1e-3  # of sums in another order
 
 
 @pytest.fixture(scope="module")
-def nodes(start_node: Callable[..., NodeProcess]) -> list[NodeProcess]:
-    first = start_node("0:5")
-    return [first, start_node("3:8", first)]
-
-
-@pytest.fixture(scope="module")
-def remote(nodes: list[NodeProcess], connect: Callable[..., Any]) -> Any:
-    return connect(nodes[0].address)
+def remote(two_nodes: Nodes, connect: Callable[..., Any]) -> Any:
+    return connect(two_nodes[0].address)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +74,8 @@ def test_generate_gives_hidden_states_of_every_token(
         torch.testing.assert_close(of_token, expected, rtol=NOISE, atol=NOISE)
 
 
-def test_a_chosen_route_is_taken_and_not_changed(
-    remote: Any, local: Any, nodes: list[NodeProcess], tokens: Tokens
-) -> None:
-    first, last = nodes
+def test_a_chosen_route_is_taken_and_not_changed(remote: Any, local: Any, two_nodes: Nodes, tokens: Tokens) -> None:
+    first, last = two_nodes
     for border in (3, 4, 5):
         with remote.session(64, route=[(first.peer, 0, border), (last.peer, border, 8)]) as session:
             out = remote.generate(tokens(8), session=session, max_new_tokens=4, do_sample=False)
@@ -101,7 +94,7 @@ def test_a_chosen_route_is_taken_and_not_changed(
 
 
 def test_what_blocks_cannot_take_is_refused_at_once(
-    remote: Any, nodes: list[NodeProcess], states: States, tokens: Tokens
+    remote: Any, two_nodes: Nodes, states: States, tokens: Tokens
 ) -> None:
     blocks = remote.blocks
     for wrong in (states[0][0], states[0][..., :5], states[0][:, :0], torch.zeros(1, 2, 257)):
@@ -113,9 +106,9 @@ def test_what_blocks_cannot_take_is_refused_at_once(
     with pytest.raises(IndexError):
         blocks[8]
     with pytest.raises(RequestError, match="must lead through blocks 0:8"):
-        blocks.session(route=[(nodes[0].peer, 0, 5)])
+        blocks.session(route=[(two_nodes[0].peer, 0, 5)])
     with pytest.raises(RequestError, match="peer, start, stop"):
-        blocks.session(route=[nodes[0].peer])
+        blocks.session(route=[two_nodes[0].peer])
     with pytest.raises(RequestError, match="attention weights"):
         remote(tokens(4), output_attentions=True)
     with remote.session(32) as session, pytest.raises(RequestError, match="output_hidden_states=True"):

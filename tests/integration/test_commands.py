@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -58,15 +59,12 @@ def test_a_node_without_blocks_takes_the_whole_small_model(node: NodeProcess) ->
 
 
 def test_generate_streams_text_and_reports_its_route_as_json(node: NodeProcess, home: Path, bootstrap: str) -> None:
-    options = ("-m", str(MODEL_FOLDER), "-p", bootstrap, "-n", "12")
-    text = nectar(home, "generate", "A function is", *options)
-    told = json.loads(nectar(home, "generate", "A function is", *options, "--json"))
+    arguments = ("generate", "What is a list?", "--chat", "-m", str(MODEL_FOLDER), "-p", bootstrap, "-n", "12")
+    text, told = nectar(home, *arguments), json.loads(nectar(home, *arguments, "--json"))
     assert told["text"].strip()
     assert text.strip() == told["text"].strip()
     assert 0 < told["tokens"] <= 12
     assert told["route"] == [{"peer": node.peer, "start": 0, "stop": node.serving["blocks"]}]
-    chat = json.loads(nectar(home, "generate", "What is a list?", *options, "--chat", "--json"))
-    assert chat["tokens"] > 0
 
 
 def test_generate_runs_its_ends_on_trusted_peers_or_says_that_none_serves_them(
@@ -74,14 +72,20 @@ def test_generate_runs_its_ends_on_trusted_peers_or_says_that_none_serves_them(
 ) -> None:
     options = ("-m", str(MODEL_FOLDER), "-p", bootstrap, "-n", "2", "--patience", "2", "--json")
     told = json.loads(nectar(home, "generate", "A function is", *options, "--trusted-peer", node.peer))
+    assert told["tokens"] > 0
     assert told["route"][0]["peer"] == node.peer
     (home / "trusted").write_text(f"{json.loads(nectar(home, 'key', '--json'))['peer']}  # not a node\n")
     refused = json.loads(nectar(home, "generate", "A function is", *options, "--trusted-peer", "trusted", code=5))
     assert "no trusted peer serves blocks 0:1" in refused["error"]
 
 
-def test_swarm_shows_the_model_its_node_and_its_coverage(node: NodeProcess, home: Path, bootstrap: str) -> None:
-    told = json.loads(nectar(home, "swarm", "-p", bootstrap, "--json"))
+def test_swarm_shows_the_model_its_node_and_its_coverage_in_the_swarm_that_join_remembers(
+    node: NodeProcess, home: Path, bootstrap: str
+) -> None:
+    folder = home / "joined"
+    folder.mkdir()
+    nectar(folder, "swarm", "join", bootstrap)
+    told = json.loads(nectar(folder, "swarm", "--json"))
     (model,) = told["models"]
     assert model["coverage"] == [1] * node.serving["blocks"]
     assert [shown["peer"] for shown in model["nodes"]] == [node.peer]
@@ -92,20 +96,14 @@ def test_swarm_shows_the_model_its_node_and_its_coverage(node: NodeProcess, home
     assert "cpu, f32" in table
 
 
-def test_join_remembers_the_swarm_for_later_commands(node: NodeProcess, home: Path, bootstrap: str) -> None:
-    folder = home / "joined"
-    folder.mkdir()
-    nectar(folder, "swarm", "join", bootstrap)
-    assert json.loads(nectar(folder, "swarm", "--json"))["models"]
-
-
 def test_blocks_nobody_serves_are_named_with_an_exit_code_of_their_own(
     home: Path, bootstrap: str, tiny_llama: Path
 ) -> None:
-    options = ("-m", str(tiny_llama), "-p", bootstrap, "--patience", "1", "--json")
+    model = shutil.copytree(tiny_llama, home / "unserved")
     # The tiny Llama has no tokenizer: the demo model's stands in, so that the swarm is asked at all.
     for path in MODEL_FOLDER.glob("*token*"):
-        (tiny_llama / path.name).write_bytes(path.read_bytes())
+        (model / path.name).write_bytes(path.read_bytes())
+    options = ("-m", str(model), "-p", bootstrap, "--patience", "1", "--json")
     assert "0:8" in json.loads(nectar(home, "generate", "hi", *options, code=5))["error"]
 
 

@@ -6,21 +6,25 @@ from typing import Any
 
 import pytest
 import torch
+from nectar_demo.processes import NodeProcess
 
 SETTINGS = {"max_new_tokens": 48, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 NOISE = 1e-3  # of sums in another order
-SPANS = {1: ["0:8"], 2: ["0:4", "4:8"], 4: ["0:2", "2:4", "4:6", "6:8"]}
 
 
-@pytest.fixture(scope="module", params=SPANS, ids=lambda count: f"{count}-nodes")
-def remote(request: pytest.FixtureRequest, start_node: Callable[..., Any], connect: Callable[..., Any]) -> Any:
-    spans = SPANS[request.param]
-    first = start_node(spans[0])
-    rest = [start_node(span, first, wait=False) for span in spans[1:]]
-    for node in rest:
-        node.wait()
-    model = connect(first.address)
-    model.nodes = len(spans)
+@pytest.fixture(scope="module")
+def four_nodes(start_node: Callable[..., NodeProcess]) -> list[NodeProcess]:
+    first = start_node("0:2")
+    rest = [start_node(span, first, wait=False) for span in ("2:4", "4:6", "6:8")]
+    return [first, *(node.wait() for node in rest)]
+
+
+@pytest.fixture(scope="module", params=["one_node", "two_nodes", pytest.param("four_nodes", marks=pytest.mark.slow)])
+def remote(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> Any:
+    nodes = request.getfixturevalue(request.param)
+    nodes = [nodes] if isinstance(nodes, NodeProcess) else nodes
+    model = connect(nodes[0].address)
+    model.nodes = len(nodes)
     return model
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from nectar.errors import NoRouteError, RequestError, SessionError
+from nectar_demo.processes import NodeProcess
 from transformers import set_seed
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -18,10 +19,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def remote(start_node: Callable[..., Any], connect: Callable[..., Any]) -> Any:
-    first = start_node("0:4")
-    start_node("4:8", first)
-    return connect(first.address)
+def remote(two_nodes: tuple[NodeProcess, NodeProcess], connect: Callable[..., Any]) -> Any:
+    return connect(two_nodes[0].address)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -34,9 +34,10 @@ def test_memory_stays_within_weights_declared_kv_and_400_mb_when_the_kv_is_full(
     assert used <= weights + declared_kv_bytes(8) + BEYOND_BYTES, f"{used >> 20} MiB"
 
 
-def test_a_node_opens_only_the_shards_of_its_blocks(start_node: Callable[..., Any], tiny_llama: Path) -> None:
-    node = start_node("2:4")
+def test_a_node_opens_only_the_shards_of_its_blocks(two_nodes: tuple[Any, Any], tiny_llama: Path) -> None:
     weight_map = json.loads((tiny_llama / "model.safetensors.index.json").read_text())["weight_map"]
-    needed = {shard for key, shard in weight_map.items() if key.startswith(("model.layers.2.", "model.layers.3."))}
-    assert set(node.serving["shards"]) == needed
-    assert len(needed) < len(set(weight_map.values()))
+    for node, blocks in zip(two_nodes, (range(5), range(3, 8)), strict=True):
+        names = tuple(f"model.layers.{block}." for block in blocks)
+        needed = {shard for key, shard in weight_map.items() if key.startswith(names)}
+        assert set(node.serving["shards"]) == needed
+        assert len(needed) < len(set(weight_map.values()))

@@ -1,5 +1,7 @@
 """Nodes and p2pds die under running sessions; the tokens stay those of an undisturbed run."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nectar.errors import NoRouteError
+from nectar_demo.processes import NodeProcess
 
 from benchmarks.survival.plan import Campaign, plan
 from benchmarks.survival.play import Result, play
@@ -43,10 +46,25 @@ def test_the_plan_holds_every_kind_of_loss_and_both_phases() -> None:
     assert plan(200, seed=0) == plan(200, seed=0)
 
 
+@pytest.fixture(scope="module")
+def first(start_node: Callable[..., NodeProcess]) -> NodeProcess:
+    return start_node("0:5")
+
+
+@pytest.fixture(scope="module")
+def last() -> list[NodeProcess]:
+    """Nodes that serve the last blocks beside it, as tests have left them."""
+    return []
+
+
 def test_without_a_replacement_the_error_names_the_blocks_and_a_new_node_resumes_the_session(
-    start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
+    first: NodeProcess,
+    last: list[NodeProcess],
+    start_node: Callable[..., NodeProcess],
+    connect: Callable[..., Any],
+    local: Any,
+    tokens: Callable[..., torch.Tensor],
 ) -> None:
-    first = start_node("0:5")
     second = start_node("5:8", first)
     remote = connect(first.address)
     with remote.session(128) as session:
@@ -58,7 +76,7 @@ def test_without_a_replacement_the_error_names_the_blocks_and_a_new_node_resumes
         assert raised.value.missing == ((5, 8),)
         assert time.monotonic() - killed_s < ERROR_WITHIN_S
         session.patience_s = 120.0
-        late = threading.Thread(target=start_node, args=("4:8", first))
+        late = threading.Thread(target=lambda: last.append(start_node("4:8", first)))
         late.start()
         out = remote.generate(text, session=session, max_new_tokens=8, do_sample=False)
         late.join()
@@ -67,14 +85,19 @@ def test_without_a_replacement_the_error_names_the_blocks_and_a_new_node_resumes
 
 
 def test_a_node_that_leaves_hands_its_sessions_over_and_ends_by_itself(
-    start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
+    first: NodeProcess,
+    last: list[NodeProcess],
+    start_node: Callable[..., NodeProcess],
+    connect: Callable[..., Any],
+    local: Any,
+    tokens: Callable[..., torch.Tensor],
 ) -> None:
-    first, second, third = start_node("0:4"), None, None
-    second, third = start_node("4:8", first), start_node("4:8", first)
+    while len(last) < 2:
+        last.append(start_node("4:8", first))
     remote = connect(first.address)
     with remote.session(128) as session:
         text = remote.generate(tokens(16), session=session, max_new_tokens=8, do_sample=False)
-        leaving = second if session.route[-1].peer == second.peer else third
+        leaving = next(node for node in last if node.peer == session.route[-1].peer)
         leaving.process.terminate()
         out = remote.generate(text, session=session, max_new_tokens=16, do_sample=False)
         assert torch.equal(out, local.generate(tokens(16), max_new_tokens=24, do_sample=False))
@@ -87,12 +110,9 @@ def test_a_node_that_leaves_hands_its_sessions_over_and_ends_by_itself(
 
 
 def test_the_clients_own_p2pd_may_die(
-    start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
+    one_node: NodeProcess, connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
 ) -> None:
-    import os
-    import signal
-
-    remote = connect(start_node("0:8").address)
+    remote = connect(one_node.address)
     with remote.session(128) as session:
         text = remote.generate(tokens(16), session=session, max_new_tokens=8, do_sample=False)
         os.kill(remote.connection.daemon_pid, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -68,6 +68,12 @@ class OldStream:
         self.writer.close()
 
 
+@pytest.fixture(scope="module")
+def node(start_node: Callable[..., NodeProcess]) -> NodeProcess:
+    """One that nobody has used, since its status counts."""
+    return start_node("0:8")
+
+
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
     host = await Host.start(listen=Listen("127.0.0.1"))
@@ -75,8 +81,7 @@ async def host() -> AsyncIterator[Host]:
     await host.close()
 
 
-async def test_a_node_answers_a_client_of_version_1_in_its_own_layout(start_node: Any, host: Host) -> None:
-    node: NodeProcess = start_node("0:8")
+async def test_a_node_answers_a_client_of_version_1_in_its_own_layout(node: NodeProcess, host: Host) -> None:
     at = PeerAddress.parse(node.address)
     await host.connect(at.peer, at.addresses)
     stream = OldStream(*await host.open_stream(at.peer, PROTOCOL))
@@ -92,13 +97,13 @@ async def test_a_node_answers_a_client_of_version_1_in_its_own_layout(start_node
     stream.writer.close()
 
 
-async def test_a_client_reads_a_node_of_version_1(start_node: Any, host: Host) -> None:
+async def test_a_client_reads_a_node_of_version_1(node: NodeProcess, host: Host) -> None:
     async def accept(peer: PeerID, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await OldStream(reader, writer).serve()
 
     await host.serve(PROTOCOL, accept)
     addresses = await host.addresses()
-    connection = await asyncio.to_thread(Connection.open, [start_node("0:8").address])
+    connection = await asyncio.to_thread(Connection.open, [node.address])
     refusals: asyncio.Queue[Error] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
