@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ def test_the_best_bottleneck_is_that_of_trying_all_places(nodes: list[tuple[int,
         assert found <= 0.01 * sum(rate for _, rate in nodes)
 
 
+@pytest.mark.slow
 def test_a_swarm_settles_near_its_best_without_gaps_or_herds() -> None:
     result = simulate(5)
     assert (result.gaps, result.herds) == (0, 0)

@@ -21,6 +21,7 @@ from tests.client.simulation import CLIENT, SimulatedNode, SimulatedSwarm, run_b
 BLOCKS, WIDTH, REPLICAS = 6, 2, 3
 CHAINS = [[(0, 3), (3, 6)], [(0, 2), (2, 4), (4, 6)], [(0, 2), (2, 3), (3, 5), (5, 6)]]
 SEEDS, SEEDS_AT_ONCE = 400, 40
+FIRSTS = range(0, SEEDS, SEEDS_AT_ONCE)
 IDLE_TURNS = 1000  # without an event, and without an answer: the step hangs
 
 
@@ -104,7 +105,7 @@ class Play:
         )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_AT_ONCE))
+@pytest.mark.parametrize("first", [*FIRSTS[:5], *(pytest.param(first, marks=pytest.mark.slow) for first in FIRSTS[5:])])
 def test_every_schedule_gives_the_undisturbed_outputs(
     first: int, candidate: Callable[..., Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:

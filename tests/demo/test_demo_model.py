@@ -81,12 +81,14 @@ def test_tokenizer_gives_back_any_text() -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
+@pytest.mark.slow  # it reads all of the standard library
 def test_prompts_are_not_training_text(corpus: Any, prompts: list[str]) -> None:
     text = corpus_text(corpus).lower()
     assert len(prompts) == 10
     assert [prompt for prompt in prompts if prompt.lower() in text] == []
 
 
+@pytest.mark.slow
 def test_continuations_are_made_of_known_words(corpus: Any, continuations: list[str]) -> None:
     counts = Counter(words_of(corpus_text(corpus)))
     for text in continuations:

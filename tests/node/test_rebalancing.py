@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nectar_node.layout import Layout
@@ -49,11 +50,12 @@ def test_a_plan_pays_moves_only_what_may_move_and_never_leaves_a_block_alone(lay
         assert all(now for was, now in zip(served, layout.nodes, strict=True) if was)
 
 
-@given(swarms(), st.randoms(use_true_random=False))
-@settings(max_examples=40)
-def test_a_swarm_in_which_nothing_else_changes_comes_to_rest_and_never_opens_a_gap(
-    layout: Layout, source: random.Random
-) -> None:
+@pytest.mark.parametrize("examples", [10, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_swarm_in_which_nothing_else_changes_comes_to_rest_and_never_opens_a_gap(examples: int) -> None:
+    settings(max_examples=examples)(given(swarms(), st.randoms(use_true_random=False))(comes_to_rest))()
+
+
+def comes_to_rest(layout: Layout, source: random.Random) -> None:
     """Each node has a plan of its own from its own last look, and they look in any order."""
     plans: dict[PublicKey, dict[PublicKey, int]] = {node: {} for node in layout.seats}
     moves, quiet = 0, 0
