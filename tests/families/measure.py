@@ -106,7 +106,7 @@ def beside_others(family: str) -> tuple[int, int]:
             expected, got = (model.generate(ids, **options) for model in (whole, remote))
             ties += count_ties(whole, got, modes.PROMPT, expected)
             tokens += got[:, modes.PROMPT :].numel()
-        for mode in modes.BESIDE:  # without a margin for ties: what is not the same fails
+        for mode in modes.MODES:  # without a margin for ties: what is not the same fails
             expected, got = (modes.run(mode, model, whole) for model in (whole, remote))
             if not torch.equal(expected, got):
                 raise WrongTokensError(f"{family}, {mode}, beside others: {got.tolist()}, not {expected.tolist()}")

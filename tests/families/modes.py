@@ -137,7 +137,6 @@ MODES: dict[str, Mode] = {
     "prefill in chunks": _with(do_sample=False, prefill_chunk_size=5),
     **DRAFTS,
 }
-BESIDE = ("greedy", "sampling", "beams", "several sequences", "left-padded batch")  # tried beside other sessions
 
 
 def run(mode: str, model: Any, whole: Any, use_cache: bool = True) -> torch.Tensor:

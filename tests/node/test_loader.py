@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from nectar_node.errors import PlacementError
 from nectar_node.loader import MEMORY_SHARE, Loader
 from nectar_node.placement import share_blocks
+from nectar_node.span import SpanModel
 from nectar_protocol.announcement import Profile
 from nectar_swarm.anatomy import Anatomy
 from nectar_swarm.checkpoint import Checkpoint
 from nectar_swarm.folder import LocalFolder
+
+from benchmarks.profiles import error_of
+from tests.node.sessions import noise
 
 BLOCKS, KV_TOKENS = 6, 1000
 KV_BYTES = 2 * 2 * 16 * KV_TOKENS  # keys and values, 2 heads of 16 numbers; of each block, for each byte of a number
@@ -102,6 +106,23 @@ def test_a_span_is_loaded_side_by_side_and_each_stage_is_measured(make: Make) ->
     assert loaded.blocks == (1, 6)
     assert all(stage.speed.decode_s > 0 and stage.runner.kv_total >= KV_TOKENS for stage in loaded.stages)
     assert loaded.speed.decode_us >= 3
+
+
+@pytest.mark.parametrize(("profile", "rounding"), [(Profile.BF16, 0.04), (Profile.FP16, 0.005)])
+def test_a_span_in_half_precision_has_half_the_bytes_and_its_rounding(
+    profile: Profile, rounding: float, make: Make, load_span: Callable[..., SpanModel]
+) -> None:
+    ((stage,), exact) = make(profile=profile.name.lower()).load(1, 5).stages, load_span("llama", 1, 5)
+    hidden, positions = noise(1, 9), torch.arange(9)[None]
+    half, full = (
+        span.forward(hidden.to(span.dtype), None, start=1, stop=5, position_ids=positions).float()
+        for span in (stage.span, exact)
+    )
+    assert stage.span.profile is profile
+    assert sum(weight.nbytes for weight in stage.span.model.parameters()) * 2 == sum(
+        weight.nbytes for weight in exact.model.parameters()
+    )
+    assert 0 < error_of(half, full) < rounding
 
 
 def test_a_device_for_which_no_block_is_left_has_no_stage(make: Make) -> None:
