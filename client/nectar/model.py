@@ -28,7 +28,7 @@ from nectar.blocks import RemoteBlocks, RemoteModel, peer_set
 from nectar.connection import Connection, shared_connection
 from nectar.errors import RequestError
 from nectar.head import share_head
-from nectar.remote import ATTENTION, RemoteCache, RemoteChain
+from nectar.remote import ATTENTION, RemoteCache, RemoteChain, mark_used
 from nectar.session import PATIENCE_S, Session
 from nectar.states import with_hidden_states
 
@@ -133,7 +133,9 @@ def _distributed_class(base: Any) -> Any:
 
         @functools.wraps(base.forward)
         def forward(self, *args: Any, **kwargs: Any) -> Any:
-            return with_hidden_states(self, super().forward, args, kwargs)
+            out = with_hidden_states(self, super().forward, args, kwargs)
+            mark_used(out)
+            return out
 
         @torch.no_grad()
         def generate(self, inputs: Any = None, *args: Any, session: Session | None = None, **kwargs: Any) -> Any:

@@ -133,8 +133,8 @@ class RemoteChain(nn.Module):
             out = self._run(cache.sessions, hidden_states, layer.length, cache.take_reorder(), pads)
             layer.length += tokens
         else:
-            if cache is not None and cache.get_seq_length():
-                raise RequestError(f"{CACHE} must come from this model's own generate() or session()")
+            if cache is not None:
+                check_unused(cache)
             check_positions(arguments.get("position_ids"), 0, tokens, pads)
             with ExitStack() as stack:
                 sessions = [stack.enter_context(part.session(tokens)) for part in self.parts(self._inputs is not None)]
@@ -172,6 +172,22 @@ class RemoteChain(nn.Module):
                 inputs.append(hidden)
             hidden = session.step(hidden, position, reorder, pads).to(hidden.device)
         return hidden
+
+
+def mark_used(out: Any) -> None:
+    """A cache of Transformers' own comes out of a forward as empty as it was made; the next forward must know."""
+    for cache in out if isinstance(out, tuple) else (getattr(out, CACHE, None),):
+        if isinstance(cache, Cache) and not isinstance(cache, RemoteCache):
+            cache.__dict__["used"] = True
+
+
+def check_unused(cache: Any) -> None:
+    """Raises RequestError for a cache of Transformers' own that should hold something by now."""
+    if cache.get_seq_length() or getattr(cache, "used", False):
+        raise RequestError(
+            f"the past of a remote model is kept in a session, not in {CACHE}: give every forward the whole "
+            "text, with use_cache=False (which guidance_scale needs here), or let generate() keep it"
+        )
 
 
 def row_padding(mask: torch.Tensor | None, batch: int) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nectar.errors import RequestError
-from nectar.remote import RemoteCache, RemoteChain, check_positions, row_padding
+from nectar.remote import RemoteCache, RemoteChain, check_positions, mark_used, row_padding
 from nectar_swarm.cachename import CACHE, OLD_CACHE
+from transformers import DynamicCache
 
 
 class FakeSession:
@@ -214,14 +215,17 @@ def test_a_chain_without_a_swarm_says_how_to_get_one() -> None:
         remote(torch.zeros(1, 1, 4))
 
 
-def test_a_cache_of_another_model_is_refused_once_it_holds_something() -> None:
+def test_a_cache_of_another_model_is_refused_once_it_holds_something_or_should() -> None:
     session = FakeSession()
     remote = chain(session)
-    remote.remember({CACHE: SimpleNamespace(get_seq_length=lambda: 0)})
+    used = DynamicCache()
+    remote.remember({CACHE: used})
     remote(torch.zeros(1, 1, 4))
-    remote.remember({CACHE: SimpleNamespace(get_seq_length=lambda: 2)})
-    with pytest.raises(RequestError, match=CACHE):
-        remote(torch.zeros(1, 1, 4))
+    mark_used((None, used))
+    for cache in (SimpleNamespace(get_seq_length=lambda: 2), used):
+        remote.remember({CACHE: cache})
+        with pytest.raises(RequestError, match=CACHE):
+            remote(torch.zeros(1, 1, 4))
 
 
 # Hidden states of each block

@@ -7,6 +7,7 @@ import pytest
 import torch
 from nectar.errors import NoRouteError, RequestError, SessionError
 from nectar_demo.processes import NodeProcess
+from nectar_swarm.cachename import CACHE
 from transformers import set_seed
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -34,6 +35,16 @@ def test_every_way_of_generating_gives_the_local_tokens(
     assert torch.equal(*results)
 
 
+def test_guidance_keeps_no_past_of_its_other_text_and_is_refused_where_it_relies_on_one(
+    remote: Any, local: Any, tokens: Callable[..., torch.Tensor]
+) -> None:
+    options = {"guidance_scale": 1.5, "negative_prompt_ids": tokens(5, seed=4), "max_new_tokens": 6, "do_sample": False}
+    expected = local.generate(tokens(12, seed=3), use_cache=False, **options)
+    assert torch.equal(remote.generate(tokens(12, seed=3), use_cache=False, **options), expected)
+    with pytest.raises(RequestError, match="use_cache=False"):
+        remote.generate(tokens(12, seed=3), **options)
+
+
 def test_a_left_padded_batch_gives_the_local_tokens(
     remote: Any, local: Any, tokens: Callable[..., torch.Tensor]
 ) -> None:
@@ -48,7 +59,10 @@ def test_a_left_padded_batch_gives_the_local_tokens(
 
 def test_a_plain_forward_gives_the_local_logits(remote: Any, local: Any, tokens: Callable[..., torch.Tensor]) -> None:
     with torch.no_grad():
-        assert torch.equal(remote(tokens(20)).logits, local(tokens(20)).logits)
+        out = remote(tokens(20))
+        assert torch.equal(out.logits, local(tokens(20)).logits)
+        with pytest.raises(RequestError, match=CACHE):
+            remote(tokens(1), **{CACHE: out[CACHE]})
 
 
 def test_a_session_goes_on_over_several_calls_and_rolls_back_what_changed(
