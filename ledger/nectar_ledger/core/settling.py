@@ -112,16 +112,17 @@ def apply(state: State, entry: Settled, packed: bytes, found: Due | None) -> Non
 
 def move(state: State, hold: LiveHold, line: HoldLine, batch: Batch, moved: Settlement, units: int) -> None:
     """What a settlement of `units` more does to everything but its line."""
-    state.move(hold.account, batch.account, moved.paid_ucr, Code.PAY)
-    state.move(hold.account, state.accounts[BURNED], moved.fee_ucr, Code.FEE)
+    paid_ucr, fee_ucr = moved
+    state.move(hold.account, batch.account, paid_ucr, Code.PAY)
+    state.move(hold.account, state.accounts[BURNED], fee_ucr, Code.FEE)
     batch.units += units
     if hold.hold.weight == 0:
         batch.free_units += units
         line.node.free_units = min(line.node.free_units + units, MAX_COUNT)
         state.touch(line.node)
     state.touch(batch)
-    ids = (hold.account.id, line.node.id, batch.account.id)
-    state.add("settlements", (state.index, *ids, units, moved.paid_ucr, moved.fee_ucr))
+    row = (state.index, hold.account.id, line.node.id, batch.account.id, units, paid_ucr, fee_ucr)
+    state.add("settlements", row)
 
 
 def _record(state: State, hold: LiveHold, line: HoldLine, receipt: Receipt, packed: bytes) -> None:

@@ -10,7 +10,7 @@ from nectar_protocol.metering import Meter
 from nectar_protocol.modelentry import ModelEntry
 from nectar_protocol.policy import Policy
 
-from nectar_ledger.core.accounts import Account, AccountKind, Code, check_posting
+from nectar_ledger.core.accounts import MAX_VOLUME, Account, AccountKind, Code, check_posting
 from nectar_ledger.core.books import Books
 from nectar_ledger.core.hold import LiveHold
 from nectar_ledger.core.node import Batch, Node
@@ -141,11 +141,12 @@ class State:
         if amount_ucr < 0 or debit is credit or ordinal >= MAX_TRANSFERS:
             raise InvariantError(f"entry {self.index} moves {amount_ucr} µcr from {debit.id} to {credit.id}")
         debits, credits = debit.debits + amount_ucr, credit.credits + amount_ucr
-        check_posting(debit, debits, credit, credits)
+        if debits > debit.credits or credits > MAX_VOLUME or debit.closed_index or credit.closed_index:
+            check_posting(debit, debits, credit, credits)
         debit.debits, credit.credits, self._ordinal = debits, credits, ordinal + 1
         self._changed[debit] = self._changed[credit] = None
         id = self.index << 8 | ordinal
-        row = (id, debit.id, credit.id, amount_ucr, code.value, debits, credits)
+        row = (id, debit.id, credit.id, amount_ucr, +code, debits, credits)
         self._added.append(("transfers", row))
 
     def move_purse(self, purse: Purse, amount_ucr: int, code: Code) -> None:
