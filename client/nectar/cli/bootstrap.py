@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from nectar_swarm.lean import importing
 
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
@@ -30,8 +31,9 @@ def command(
     """Run a peer that serves no blocks: it introduces the others, keeps the directory, and relays."""
     configure_logging(verbose)
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
-    from nectar_swarm.bootstrap import run_bootstrap
-    from nectar_swarm.host import Listen
+    with importing():
+        from nectar_swarm.bootstrap import run_bootstrap
+        from nectar_swarm.host import Listen
 
     def tell(addresses: list[str]) -> None:
         if as_json:

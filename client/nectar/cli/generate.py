@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from nectar_swarm.lean import importing
 
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
@@ -65,10 +66,11 @@ def command(
     from nectar_swarm.source import open_source
 
     source = open_source(model, revision, HubAccess(offline=offline))  # before PyTorch is imported, which takes seconds
-    import torch
+    with importing():
+        import torch
 
-    from nectar.connection import Connection
-    from nectar.model import AutoDistributedModelForCausalLM
+        from nectar.connection import Connection
+        from nectar.model import AutoDistributedModelForCausalLM
 
     connection = Connection.open(peers, allowed=allowed, key_file=key, link_delay_s=link_delay_ms / 1e3)
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from nectar_swarm.lean import importing
 
 from nectar import __version__
 from nectar.cli import options
@@ -98,10 +99,11 @@ def command(
 
     # Before PyTorch is imported, which takes seconds.
     source = open_source(model, revision, HubAccess(offline=offline, max_disk_bytes=max_disk_bytes))
-    from nectar_node.announcer import Pace
-    from nectar_node.node import Node, NodeSettings
-    from nectar_swarm.host import Listen
-    from nectar_swarm.reachability import Reachability
+    with importing():
+        from nectar_node.announcer import Pace
+        from nectar_node.node import Node, NodeSettings
+        from nectar_swarm.host import Listen
+        from nectar_swarm.reachability import Reachability
 
     node = Node(
         NodeSettings(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from nectar_swarm.lean import importing
 from rich.table import Table
 
 from nectar.cli import options
@@ -34,8 +35,9 @@ def command(
     if context.invoked_subcommand is not None:
         return
     peers, allowed = options.need_peers(initial_peers), options.parse_allowed(allowed_peers)
-    from nectar.census import take_census
-    from nectar.connection import Connection
+    with importing():
+        from nectar.census import take_census
+        from nectar.connection import Connection
 
     connection = Connection.open(peers, allowed=allowed, key_file=key)
     try:
@@ -61,9 +63,10 @@ def init(host: str, port: int, public_ip: str | None, as_json: bool) -> None:
 
     Writes its address into nectar.toml here, and prints the line with which others join.
     """
-    from nectar_swarm.host import local_ip
-    from nectar_swarm.keyfile import load_or_create_key
-    from nectar_swarm.peeraddress import PeerAddress
+    with importing():
+        from nectar_swarm.host import local_ip
+        from nectar_swarm.keyfile import load_or_create_key
+        from nectar_swarm.peeraddress import PeerAddress
 
     key_file = data_folder() / "bootstrap.key"
     identity = load_or_create_key(key_file)
@@ -88,9 +91,10 @@ def init(host: str, port: int, public_ip: str | None, as_json: bool) -> None:
 @options.json_output
 def join(addresses: tuple[str, ...], as_json: bool) -> None:
     """Join a swarm: check that a peer answers at ADDRESS, and remember it in nectar.toml."""
-    from nectar.connection import Connection
-
     peers = options.parse_peers(addresses)
+    with importing():
+        from nectar.connection import Connection
+
     Connection.open(peers).close()
     path = config_file() or Path(FILE_NAME)
     write_setting(path, "initial_peers", [str(peer) for peer in peers])
