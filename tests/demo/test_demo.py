@@ -47,7 +47,15 @@ def test_the_demo_finishes_the_sentence_after_the_kill_and_tells_what_it_measure
     assert min(told["stall_ms"], told["swarm_tokens_per_s"], told["local_tokens_per_s"]) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+    ids=lambda number: number.name,
+)
 def test_no_process_is_left_when_the_demo_is_ended_early(number: signal.Signals, tmp_path: Path) -> None:
     demo = subprocess.Popen(
         COMMAND,

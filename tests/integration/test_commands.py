@@ -67,6 +67,7 @@ def test_generate_streams_text_and_reports_its_route_as_json(node: NodeProcess, 
     assert told["route"] == [{"peer": node.peer, "start": 0, "stop": node.serving["blocks"]}]
 
 
+@pytest.mark.slow  # several processes, each of which imports PyTorch
 def test_generate_runs_its_ends_on_trusted_peers_or_says_that_none_serves_them(
     node: NodeProcess, home: Path, bootstrap: str
 ) -> None:
@@ -107,6 +108,7 @@ def test_blocks_nobody_serves_are_named_with_an_exit_code_of_their_own(
     assert "0:8" in json.loads(nectar(home, "generate", "hi", *options, code=5))["error"]
 
 
+@pytest.mark.slow  # several processes, each of which imports PyTorch
 def test_a_node_with_an_allow_list_serves_the_listed_and_nobody_else(
     home: Path, start_node: Callable[..., Any], tiny_llama: Path
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_node_with_an_allow_list_serves_the_listed_and_nobody_else(
     assert seen("--key", str(key)) == ["serving"]
 
 
+@pytest.mark.slow  # several processes, each of which imports PyTorch
 def test_a_private_swarm_is_made_and_joined_with_the_lines_that_init_prints(home: Path) -> None:
     folder = home / "private"
     folder.mkdir()
@@ -154,6 +157,7 @@ def test_interrupting_a_node_ends_it_and_its_p2pd(home: Path, tiny_llama: Path) 
     assert "Traceback" not in node.log.read_text()
 
 
+@pytest.mark.slow  # by two processes; within one, see test_node.py
 def test_two_nodes_cannot_use_one_key(home: Path, tiny_llama: Path, node: NodeProcess) -> None:
     told = nectar(
         home, "node", "-m", str(tiny_llama), "--host", "127.0.0.1", "--key", str(home / "chooser.key"), "--json", code=3
