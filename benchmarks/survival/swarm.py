@@ -49,8 +49,9 @@ class Replica:
         return not self._waiting.is_alive() and not self.process.alive
 
     def stop(self) -> None:
+        self.process.kill()
+        self._waiting.join()  # it reads what we are about to close
         self.process.stop()
-        self._waiting.join()
 
 
 class Swarm:
