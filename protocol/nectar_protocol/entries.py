@@ -107,15 +107,6 @@ class CloseReason(IntEnum):
     EXPIRED = 3
 
 
-class Flag(Uint):
-    """Codec: 0 or 1."""
-
-    def read(self, reader: Reader) -> bool:
-        value = super().read(reader)
-        self.check(value, "a flag")
-        return bool(value)
-
-
 class OptionalCommand:
     """Codec: length 2, and that many bytes of a signed command; none is length 0."""
 
@@ -146,7 +137,7 @@ class HoldClosed(Record):
     account: Count
     released_ucr: Count
     reason: Annotated[CloseReason, Uint(1, max(CloseReason), min(CloseReason), CloseReason)]
-    whole: Annotated[bool, Flag(1, 1)]
+    whole: Annotated[bool, Uint(1, 1, 0, bool)]
     asked: Annotated[SignedCommand | None, OptionalCommand(CloseHold)] = None
 
     def check(self) -> None:

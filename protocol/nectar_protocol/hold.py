@@ -63,6 +63,8 @@ def _line(server: PublicKey, cap_units: int) -> Line:
 class ProfileSet:
     """Codec: one byte, bit p for profile p; at least one."""
 
+    SETS = tuple(frozenset(p for p in Profile if bits >> p & 1) for bits in range(1 << len(Profile)))
+
     def check(self, value: frozenset[Profile], name: str) -> None:
         if not value:
             raise MalformedError(f"{name} is empty; name at least one profile that may serve")
@@ -72,9 +74,9 @@ class ProfileSet:
 
     def read(self, reader: Reader) -> frozenset[Profile]:
         bits = reader.uint(1)
-        if bits >> len(Profile):
+        if bits >= len(self.SETS):
             raise MalformedError(f"profiles {bits:#x} have a bit that is no profile's")
-        return frozenset(profile for profile in Profile if bits >> profile & 1)
+        return self.SETS[bits]
 
 
 class WeightByte(Uint):

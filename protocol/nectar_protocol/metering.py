@@ -9,7 +9,9 @@ running totals: how a session was cut into steps changes nothing.
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from operator import mul
+from typing import NamedTuple
 
 from nectar_protocol.announcement import Profile
 from nectar_protocol.errors import ConflictError, MalformedError
@@ -21,6 +23,13 @@ from nectar_protocol.record import MAX_COUNT
 
 FLOPS_PER_UNIT = 1_000_000
 DIVISOR = MILLION**3 * FLOPS_PER_UNIT
+
+
+class Rates(NamedTuple):
+    """What one of each field of Work is worth, in `divisor`ths of a unit: in lowest terms, which are the quickest."""
+
+    worth: Work
+    divisor: int
 
 
 @dataclass(frozen=True)
@@ -38,20 +47,21 @@ class Meter:
 
     def units(self, work: Work) -> int:
         """Raises MalformedError for more units than a receipt can hold."""
-        worth = self._worth
-        weighted = self._weighted(work) if worth is None else sum(map(mul, worth, work))
-        total = weighted // DIVISOR
+        rates = self._rates
+        total = self._weighted(work) // DIVISOR if rates is None else sum(map(mul, rates.worth, work)) // rates.divisor
         if total > MAX_COUNT:
             raise MalformedError(f"{total} units are more than a receipt holds")
         return total
 
     @cached_property
-    def _worth(self) -> Work | None:
-        """What one of each field of Work is worth; None where a window makes a context worth less than its sum."""
+    def _rates(self) -> "Rates | None":
+        """None where a window makes a context worth less than its sum."""
         if self.cost.is_windowed:
             return None
         ones = (Work(*(int(i == field) for i in range(len(Work._fields)))) for field in range(len(Work._fields)))
-        return Work(*(self._weighted(one) for one in ones))
+        worth = [self._weighted(one) for one in ones]
+        common = gcd(DIVISOR, *worth)
+        return Rates(Work(*(each // common for each in worth)), DIVISOR // common)
 
     def _weighted(self, work: Work) -> int:
         reserved, prefill, prefill_context, decode, decode_context, backward, backward_context = work

@@ -8,10 +8,11 @@ Fields stand in the order of declaration, big-endian, without padding, behind th
 sound: whoever builds or reads one gets it whole, every field within its bounds, or a ProtocolError.
 """
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, get_type_hints
 
 from nectar_protocol.codec import Reader
 from nectar_protocol.errors import MalformedError
@@ -33,7 +34,7 @@ def sound(type_: type[Sound], /, **fields: Any) -> Sound:
 
 
 class Codec(Protocol):
-    """How one field stands in bytes."""
+    """How one field stands in bytes, where it is not a scalar."""
 
     def check(self, value: Any, name: str) -> None: ...
 
@@ -51,16 +52,23 @@ class Uint:
     least: int = 0
     kind: Callable[[int], int] = int
 
+    @property
+    def format(self) -> str:
+        return {1: "B", 2: "H", 4: "I", 8: "Q"}[self.size]
+
+    @property
+    def is_any(self) -> bool:
+        """Whether all that its bytes can hold is allowed."""
+        return self.kind is int and self.least == 0 and self.most == (1 << 8 * self.size) - 1
+
     def check(self, value: int, name: str) -> None:
         if not self.least <= value <= self.most:
             raise MalformedError(f"{name} = {value}; {self.least} to {self.most} are allowed")
 
-    def pack(self, value: int) -> bytes:
-        return value.to_bytes(self.size, "big")
-
-    def read(self, reader: Reader) -> int:
+    def parse(self, value: int, name: str) -> int:
+        self.check(value, name)
         try:
-            return self.kind(reader.uint(self.size))
+            return self.kind(value)
         except ValueError as error:
             raise MalformedError(str(error)) from error
 
@@ -71,15 +79,13 @@ class Raw:
 
     size: int
 
+    @property
+    def format(self) -> str:
+        return f"{self.size}s"
+
     def check(self, value: bytes, name: str) -> None:
         if len(value) != self.size:
             raise MalformedError(f"{name} has {len(value)} bytes; it takes {self.size}")
-
-    def pack(self, value: bytes) -> bytes:
-        return value
-
-    def read(self, reader: Reader) -> bytes:
-        return reader.take(self.size)
 
 
 class RawKey(Raw):
@@ -103,6 +109,42 @@ class Nested:
         return self.kind.read(reader)
 
 
+class Scalars(NamedTuple):
+    """Neighbouring fields of fixed size, read and packed at once. `bounded` are those that their bytes do not bound."""
+
+    layout: struct.Struct
+    names: tuple[str, ...]
+    bounded: tuple[tuple[str, Uint], ...]
+
+    @classmethod
+    def of(cls, fields: Sequence[tuple[str, Uint | Raw]]) -> "Scalars":
+        layout = struct.Struct(">" + "".join(codec.format for _, codec in fields))
+        bounded = ((name, codec) for name, codec in fields if isinstance(codec, Uint) and not codec.is_any)
+        return cls(layout, tuple(name for name, _ in fields), tuple(bounded))
+
+    def pack(self, record: "Record") -> bytes:
+        return self.layout.pack(*[getattr(record, name) for name in self.names])
+
+    def read(self, reader: Reader, values: dict[str, Any]) -> None:
+        values.update(zip(self.names, self.layout.unpack(reader.take(self.layout.size)), strict=True))
+        for name, codec in self.bounded:
+            values[name] = codec.parse(values[name], name)
+
+
+class Field(NamedTuple):
+    """A field that stands by itself."""
+
+    name: str
+    codec: Codec
+
+    def pack(self, record: "Record") -> bytes:
+        return self.codec.pack(getattr(record, self.name))
+
+    def read(self, reader: Reader, values: dict[str, Any]) -> None:
+        values[self.name] = value = self.codec.read(reader)
+        self.codec.check(value, self.name)
+
+
 U16 = Annotated[int, Uint(2, 2**16 - 1)]
 U32 = Annotated[int, Uint(4, 2**32 - 1)]
 Count = Annotated[int, Uint(8, MAX_COUNT)]
@@ -118,10 +160,23 @@ class Record:
 
     @classmethod
     @cache
-    def layout(cls) -> tuple[tuple[str, Codec], ...]:
+    def layout(cls) -> tuple[tuple[str, Uint | Raw | Codec], ...]:
         """(name, codec) of each field, in order."""
         hints = get_type_hints(cls, include_extras=True)
         return tuple((field.name, hints[field.name].__metadata__[0]) for field in fields(cls))
+
+    @classmethod
+    @cache
+    def _parts(cls) -> tuple[Scalars | Field, ...]:
+        parts: list[Scalars | Field] = []
+        scalars: list[tuple[str, Uint | Raw]] = []
+        for name, codec in cls.layout():
+            if isinstance(codec, Uint | Raw):
+                scalars.append((name, codec))
+                continue
+            parts += [Scalars.of(scalars), Field(name, codec)] if scalars else [Field(name, codec)]
+            scalars = []
+        return (*parts, Scalars.of(scalars)) if scalars else tuple(parts)
 
     def __post_init__(self) -> None:
         for name, codec in self.layout():
@@ -132,14 +187,19 @@ class Record:
         """Raise MalformedError where fields, each sound, do not go together."""
 
     def pack(self) -> bytes:
-        return self.MAGIC + b"".join(codec.pack(getattr(self, name)) for name, codec in self.layout())
+        return self.MAGIC + b"".join([part.pack(self) for part in self._parts()])
 
     @classmethod
     def read(cls, reader: Reader) -> Self:
         """Raises MalformedError."""
         if reader.take(len(cls.MAGIC)) != cls.MAGIC:
             raise MalformedError(f"not a {cls.__name__} of a version that is known here")
-        return cls(*(codec.read(reader) for _, codec in cls.layout()))
+        values: dict[str, Any] = {}
+        for part in cls._parts():
+            part.read(reader, values)
+        record = sound(cls, **values)
+        record.check()
+        return record
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:

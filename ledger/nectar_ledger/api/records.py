@@ -99,7 +99,7 @@ def record_schema(kind: type[Record]) -> dict[str, Any]:
     return {"type": "object", "description": kind.__doc__, "properties": properties, "required": list(properties)}
 
 
-def _schema(name: str, codec: Codec) -> dict[str, Any]:
+def _schema(name: str, codec: Uint | Raw | Codec) -> dict[str, Any]:
     match codec:
         case Uint(kind=enumeration) if isinstance(enumeration, type) and issubclass(enumeration, IntEnum):
             return {"type": "string", "enum": [name_of(member) for member in enumeration]}

@@ -5,7 +5,6 @@ this. Whatever is not so is left to them, and they say what is wrong with it.
 """
 
 import struct
-from operator import lt
 
 from nectar_protocol.entries import SETTLEMENT
 from nectar_protocol.entry import FORMAT, HEADER, SETTLE_SIZE, Kind
@@ -48,8 +47,7 @@ def apply(state: State, index: int, entry: bytes) -> bool:
         or session == server
         or hold_account != live.account.id
         or batch_account != batch.account.id
-        or _are_odd(work)
-        or any(map(lt, work, line.work))
+        or not _goes_on(work, line.work)
     ):
         return False
     totals, meter = Work._make(work), line.meter
@@ -73,12 +71,21 @@ def apply(state: State, index: int, entry: bytes) -> bool:
     return True
 
 
-def _are_odd(work: list[int]) -> bool:
-    """No receipt has such counts: over the bound, or positions of no tokens."""
-    _, prefill, prefill_context, decode, decode_context, backward, backward_context = work
+def _goes_on(work: list[int], before: Work) -> bool:
+    """Whether these are counts that a receipt can have, none over its bound or of positions of no tokens, after those
+    `before`."""
+    reserved, prefill, prefill_context, decode, decode_context, backward, backward_context = work
+    past, past_prefill, past_prefill_context, past_decode, past_decode_context, past_backward, past_context = before
     return bool(
-        max(work) > MAX_COUNT
-        or (prefill_context and not prefill)
-        or (decode_context and not decode)
-        or (backward_context and not backward)
+        max(work) <= MAX_COUNT
+        and reserved >= past
+        and prefill >= past_prefill
+        and prefill_context >= past_prefill_context
+        and decode >= past_decode
+        and decode_context >= past_decode_context
+        and backward >= past_backward
+        and backward_context >= past_context
+        and (prefill or not prefill_context)
+        and (decode or not decode_context)
+        and (backward or not backward_context)
     )
