@@ -3,6 +3,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN = .venv/bin
+# Tests without peers, whose processes may share the machine with others'.
+APART = tests/families tests/ledger tests/ledger_client tests/node tests/protocol
 
 .PHONY: demo test test-slow lint bench clean
 
@@ -10,7 +12,8 @@ demo: .venv/ready
 	@$(BIN)/nectar demo
 
 test: .venv/ready
-	@$(BIN)/python -m pytest -m "not slow" --durations=10
+	@$(BIN)/python -m pytest -m "not slow" --durations=10 -n 2 --dist loadfile $(APART)
+	@$(BIN)/python -m pytest -m "not slow" --durations=10 $(addprefix --ignore=,$(APART)) tests
 
 test-slow: .venv/ready
 	@$(BIN)/python -m pytest -m slow

@@ -8,6 +8,7 @@ import torch
 from nectar.errors import UntrustedError
 
 
+@pytest.mark.slow
 def test_both_ends_run_on_trusted_nodes_and_a_repair_on_strangers_is_refused(
     start_node: Callable[..., Any], connect: Callable[..., Any], local: Any, tokens: Callable[..., torch.Tensor]
 ) -> None:

@@ -54,7 +54,7 @@ def test_twenty_kills_of_the_service_or_of_its_postgresql(
         check(campaign.play(number))
 
 
-@pytest.mark.parametrize("place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
 def test_a_second_service_on_the_same_database_refuses_to_start(place: Place, tmp_path: Path) -> None:
     home = found(tmp_path / "ledger", place.url, People(seed=0, nodes=1, holds=1))
     with serving(home) as first:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ async def start_host() -> AsyncIterator[Callable[..., Awaitable[Host]]]:
     yield start
     for host in hosts:
         if not host.ended.is_set():
-            os.kill(host.daemon_pid, signal.SIGCONT)  # one that a test has stopped would not end
+            with suppress(ProcessLookupError):  # it may have ended unheard
+                os.kill(host.daemon_pid, signal.SIGCONT)  # one that a test has stopped would not end
         await host.close()
 
 
