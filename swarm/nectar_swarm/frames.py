@@ -35,6 +35,11 @@ class Kind(IntEnum):
     ERROR = 9
     ASK = 10
     STATUS = 11
+    BILL = 12
+    COUNTERSIGN = 13
+    HOLD = 14
+    HISTORY = 15
+    PAST = 16
 
 
 KINDS = {int(kind): kind for kind in Kind}

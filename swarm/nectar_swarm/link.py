@@ -17,7 +17,7 @@ from nectar_swarm.frames import Decoder, Kind, Message
 from nectar_swarm.messages import Hello, Ping
 from nectar_swarm.outbox import Outbox
 
-WIRE_VERSIONS = Hello(oldest=1, newest=2)
+WIRE_VERSIONS = Hello(oldest=1, newest=3)
 MAX_PER_TURN = 64  # messages of one link in a turn of the loop
 
 OnMessage = Callable[["Link", int, Kind, bytes], None]

@@ -34,6 +34,7 @@ class ErrorCode(IntEnum):
     EXPIRED = 6
     UNKNOWN_SESSION = 7
     WRONG_MODEL = 8
+    UNPAID = 9
     MALFORMED = 16
     DENIED = 17
     OUT_OF_RANGE = 18
@@ -146,8 +147,8 @@ class Neighbours:
 class Open:
     """Asks a node to run blocks [start, stop) for a session of `batch` rows of at most `max_length` positions.
 
-    `pads` holds, per row, how many of its first positions are padding. `hold` is what pays for the session; empty in
-    a swarm without a ledger.
+    `pads` holds, per row, how many of its first positions are padding. `hold` is the Payment for the session, packed;
+    empty where nothing pays for it.
     """
 
     model: ModelID

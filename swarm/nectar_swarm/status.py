@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nectar_protocol.codec import Reader, uint
 
-from nectar_swarm.messages import pack_text, read_text
+from nectar_swarm.messages import NOBODY, pack_text, read_text
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class Status:
 
     From version 2 on: `wait_us` is how long a decode step has lately waited on the node before it ran, `decode_us` how
     long one token takes through the node's span at present; 0 is what a node of version 1 says of both.
+    From version 3 on: `ledger` is the one whose holds the node takes, if there is any.
     """
 
     kv_free: int
@@ -27,6 +28,7 @@ class Status:
     version: str
     wait_us: int = 0
     decode_us: int = 0
+    ledger: bytes = b""
 
     def pack(self, version: int) -> bytes:
         texts = (self.name, self.model, self.device, self.dtype, self.version)
@@ -38,6 +40,7 @@ class Status:
                 uint(self.queued, 4, "queued"),
                 uint(self.blocks, 2, "blocks"),
                 uint(self.wait_us, 4, "wait_us") + uint(self.decode_us, 4, "decode_us") if version >= 2 else b"",
+                (self.ledger or NOBODY) if version >= 3 else b"",
                 *map(pack_text, texts),
             )
         )
@@ -48,5 +51,6 @@ class Status:
         reader = Reader(data)
         numbers = reader.uint(8), reader.uint(8), reader.uint(4), reader.uint(4), reader.uint(2)
         times = (reader.uint(4), reader.uint(4)) if version >= 2 else (0, 0)
+        ledger = reader.take(len(NOBODY)) if version >= 3 else NOBODY
         name, model, device, dtype, software = (read_text(reader) for _ in range(5))
-        return cls(*numbers, name, model, device, dtype, software, *times)
+        return cls(*numbers, name, model, device, dtype, software, *times, b"" if ledger == NOBODY else ledger)

@@ -33,7 +33,7 @@ class OldStream:
 
     async def greet(self) -> None:
         self.send(0, Kind.HELLO, Hello(1, 1).pack())
-        assert Hello.unpack(await self.receive(Kind.HELLO)) == Hello(1, 2)
+        assert Hello.unpack(await self.receive(Kind.HELLO)) == Hello(1, 3)
 
     def send(self, session: int, kind: Kind, payload: bytes = b"") -> None:
         self.writer.write(b"".join(encode(session, kind, payload)))

@@ -17,7 +17,7 @@ from tests.sturdiness.witnesses import Memory
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-VECTORS = Path(__file__).parents[1] / "vectors" / "wire_v2.json"
+VECTORS = Path(__file__).parents[1] / "vectors" / "wire_v3.json"
 RECORDED = [bytes.fromhex(case["frame"]) for case in json.loads(VECTORS.read_text())["frames"]]
 HELLO = RECORDED[0]
 SENT = (Kind.OPEN, Kind.REROUTE, Kind.ROUTED, Kind.STEP, Kind.CLOSE, Kind.ERROR, Kind.ASK, Kind.STATUS)

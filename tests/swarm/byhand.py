@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nectar_swarm.frames import Kind, encode
 from nectar_swarm.messages import Hello
 
-HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack()))
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 3).pack()))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tests.swarm.byhand import ByHand
 
 Join = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack()))
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 3).pack()))
 
 
 async def test_a_killed_p2pd_is_seen_once_by_both(join: Join, eventually: Eventually) -> None:

@@ -206,7 +206,7 @@ async def test_what_has_come_of_unfinished_messages_counts_too(monkeypatch: pyte
 # Against a peer that speaks byte by byte
 
 PEER: Any = "12D3KooWPQN2nxsbvcYhEFYhpiVLTYFM1vQxtaGJeWQSxEgBnbj2"
-HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack()))
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 3).pack()))
 
 
 def ignore(link: Link, session: int, kind: Kind, payload: bytes) -> None: ...
@@ -325,7 +325,7 @@ async def test_what_a_handler_raises_ends_the_link_and_comes_out() -> None:
     assert sink.closed
 
 
-@pytest.mark.parametrize(("newest", "version"), [(1, 1), (2, 2), (65535, 2)])
+@pytest.mark.parametrize(("newest", "version"), [(1, 1), (2, 2), (3, 3), (65535, 3)])
 async def test_the_newest_version_that_both_speak_is_used(newest: int, version: int) -> None:
     link, sink = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, newest).pack())))
     await link.greet()
@@ -334,12 +334,12 @@ async def test_the_newest_version_that_both_speak_is_used(newest: int, version: 
 
 
 async def test_a_later_greeting_may_be_longer() -> None:
-    link, _ = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, 3).pack() + b"features")))
+    link, _ = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(1, 4).pack() + b"features")))
     await link.greet()
-    assert link.version == 2
+    assert link.version == 3
 
 
-@pytest.mark.parametrize(("oldest", "newest"), [(3, 3), (3, 9), (0, 0), (3, 1)])
+@pytest.mark.parametrize(("oldest", "newest"), [(4, 4), (4, 9), (0, 0), (4, 1)])
 async def test_a_peer_without_a_common_version_is_refused_with_who_must_upgrade(oldest: int, newest: int) -> None:
     link, sink = link_that_hears(b"".join(encode(0, Kind.HELLO, Hello(oldest, newest).pack())))
     with pytest.raises(WireError, match="upgraded"):

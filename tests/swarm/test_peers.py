@@ -19,7 +19,7 @@ from nectar_swarm.peers import PROTOCOL
 
 Join = Callable[..., Awaitable[Any]]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 2).pack()))
+HELLO = b"".join(encode(0, Kind.HELLO, Hello(1, 3).pack()))
 
 
 @dataclass
@@ -175,13 +175,13 @@ async def test_a_peer_of_a_later_version_alone_is_refused_on_both_sides(
     heard: list[bytes] = []
 
     async def greet(peer: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(next(encode(0, Kind.HELLO, Hello(3, 3).pack())))
+        writer.write(next(encode(0, Kind.HELLO, Hello(4, 4).pack())))
         heard.append(await reader.read(1000))
         heard.append(await reader.read(1000))
         writer.close()
 
     await later.serve(PROTOCOL, greet)
-    with pytest.raises(WireError, match="speaks wire versions 3 to 3, we speak 1 to 2"):
+    with pytest.raises(WireError, match="speaks wire versions 4 to 4, we speak 1 to 3"):
         await one.peers.connect(later.peer_id, await later.addresses())
     await eventually(lambda: len(heard) == 2)
     assert heard == [HELLO, b""]
