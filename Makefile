@@ -16,7 +16,8 @@ test: .venv/ready
 	@$(BIN)/python -m pytest -m "not slow" --durations=10 $(addprefix --ignore=,$(APART)) tests
 
 test-slow: .venv/ready
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow --durations=10 -n 2 $(APART)
+	@$(BIN)/python -m pytest -m slow --durations=10 $(addprefix --ignore=,$(APART)) tests
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
