@@ -45,8 +45,8 @@ class Meter:
         """Raises ConflictError for blocks that the model has not."""
         return cls(model.span(start, stop), policy.profile_ppm(profile), policy)
 
-    def units(self, work: Work) -> int:
-        """Raises MalformedError for more units than a receipt can hold."""
+    def units(self, work: Work | tuple[int, ...]) -> int:
+        """Of the fields of a Work. Raises MalformedError for more units than a receipt can hold."""
         rates = self._rates
         total = self._weighted(work) // DIVISOR if rates is None else sum(map(mul, rates.worth, work)) // rates.divisor
         if total > MAX_COUNT:
@@ -63,7 +63,7 @@ class Meter:
         common = gcd(DIVISOR, *worth)
         return Rates(Work(*(each // common for each in worth)), DIVISOR // common)
 
-    def _weighted(self, work: Work) -> int:
+    def _weighted(self, work: tuple[int, ...]) -> int:
         reserved, prefill, prefill_context, decode, decode_context, backward, backward_context = work
         flops, policy = self.cost.flops, self.policy
         running = policy.prefill_ppm * flops(prefill, prefill_context)

@@ -45,7 +45,7 @@ class HoldLine:
     start: int = 0
     stop: int = 0
     profile: Profile = Profile.F32
-    work: Work = NOTHING
+    work: tuple[int, ...] = NOTHING
     meter: Meter | None = None
 
     def row(self) -> tuple[object, ...]:

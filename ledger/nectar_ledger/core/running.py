@@ -9,7 +9,7 @@ import struct
 from nectar_protocol.entries import SETTLEMENT
 from nectar_protocol.entry import FORMAT, HEADER, SETTLE_SIZE, Kind
 from nectar_protocol.money import settle
-from nectar_protocol.receipt import BODY, FINAL, MAGIC, PROFILES, SIZE, Work
+from nectar_protocol.receipt import BODY, FINAL, MAGIC, PROFILES, SIZE
 from nectar_protocol.record import MAX_COUNT
 
 from nectar_ledger.core.hold import TOTALS_AT
@@ -17,6 +17,7 @@ from nectar_ledger.core.settling import move
 from nectar_ledger.core.state import State
 
 HEAD = bytes([FORMAT, Kind.SETTLE, 0, 0])
+WORK_AT = 18  # of the fields of ENTRY: the receipt's counts, but for its units
 ENTRY = struct.Struct(HEADER.format + SETTLEMENT.format[1:] + BODY.format[1:])
 TOTALS_IN_ENTRY = slice(SETTLE_SIZE - SIZE + TOTALS_AT.start, SETTLE_SIZE - SIZE + TOTALS_AT.stop)
 
@@ -25,10 +26,12 @@ def apply(state: State, index: int, entry: bytes) -> bool:
     """False, and nothing is changed, for what is not usual. Raises as `settling.apply`."""
     if len(entry) != SETTLE_SIZE or entry[:4] != HEAD:
         return False
+    fields = ENTRY.unpack_from(entry)
     (
         _, _, _, time_ms, hold_account, batch_account, paid_ucr, fee_ucr, magic, hold_id, server, session, _, seq,
-        start, stop, profile, flags, *work, units,
-    ) = ENTRY.unpack_from(entry)  # fmt: skip
+        start, stop, profile, flags,
+    ) = fields[:WORK_AT]  # fmt: skip
+    work, units = fields[WORK_AT:-1], fields[-1]
     live = state.holds.get(hold_id)
     line = None if live is None else live.lines.get(server)
     if live is None or line is None or profile >= len(PROFILES):
@@ -50,14 +53,14 @@ def apply(state: State, index: int, entry: bytes) -> bool:
         or not _goes_on(work, line.work)
     ):
         return False
-    totals, meter = Work._make(work), line.meter
+    meter = line.meter
     if meter is None:
         if not start < stop or PROFILES[profile] not in hold.profiles:
             return False
         meter = state.meter(live, start, stop, PROFILES[profile])
     elif start != line.start or stop != line.stop or profile != line.profile:
         return False
-    if meter.units(totals) != units:
+    if meter.units(work) != units:
         return False
     moved = settle(line.units, units, hold.weight, live.policy.price, live.policy.fee_ppm)
     if moved.paid_ucr != paid_ucr or moved.fee_ucr != fee_ucr:
@@ -65,13 +68,13 @@ def apply(state: State, index: int, entry: bytes) -> bool:
     state.begin(index, time_ms)
     move(state, live, line, batch, moved, units - line.units)
     line.receipt_index, line.totals = index, entry[TOTALS_IN_ENTRY]
-    line.seq, line.units, line.final, line.work = seq, units, bool(flags), totals
+    line.seq, line.units, line.final, line.work = seq, units, bool(flags), work
     line.start, line.stop, line.profile, line.meter = start, stop, PROFILES[profile], meter
     state.touch(line)
     return True
 
 
-def _goes_on(work: list[int], before: Work) -> bool:
+def _goes_on(work: tuple[int, ...], before: tuple[int, ...]) -> bool:
     """Whether these are counts that a receipt can have, none over its bound or of positions of no tokens, after those
     `before`."""
     reserved, prefill, prefill_context, decode, decode_context, backward, backward_context = work
