@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from nectar_swarm.distance import Distance
 from nectar_swarm.frames import HEADER, MAX_FRAME, Kind, encode
 
 CROWDED = 64 << 20
@@ -24,7 +25,8 @@ class Outbox:
     def __init__(self, transport: asyncio.WriteTransport, on_growth: Callable[[], None], delay_s: float = 0.0) -> None:
         self.sent_bytes = 0
         self.bulk_bytes = 0  # of long messages that wait for the stream to take them
-        self._transport, self._on_growth, self._delay_s = transport, on_growth, delay_s
+        self._transport, self._on_growth = transport, on_growth
+        self._distance = Distance(delay_s, self._write_now) if delay_s else None
         self._loop = asyncio.get_running_loop()
         self.said = self._loop.time()
         self._corked = False
@@ -32,7 +34,6 @@ class Outbox:
         self._bulk: dict[int, deque[Iterator[bytes]]] = {}  # the frames of each session's messages
         self._full = self._pumping = False
         self._when_clear: set[Callable[[], None]] = set()
-        self._delayed: deque[bytes] = deque()
 
     @property
     def held_bytes(self) -> int:
@@ -121,16 +122,13 @@ class Outbox:
             return
         self.said = self._loop.time()
         self.sent_bytes += len(data)
-        if self._delay_s:
-            self._delayed.append(data)
-            self._loop.call_later(self._delay_s, self._write_delayed)
+        if self._distance is not None:
+            self._distance.write(data)
         else:
-            self._transport.write(data)
-            if self._full:
-                self._on_growth()
+            self._write_now(data)
 
-    def _write_delayed(self) -> None:
+    def _write_now(self, data: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(self._delayed.popleft())
+            self._transport.write(data)
             if self._full:
                 self._on_growth()
