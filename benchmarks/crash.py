@@ -72,7 +72,7 @@ class Campaign:
         self._seq = 0
 
     def play(self, number: int) -> Round:
-        """One round. Raises CrashError, LedgerError."""
+        """One round. Raises CrashError, DemoError."""
         requests, promises = self.requests(), Promises()
         stops_database = self._server is not None and number % 2 == 1
         with serving(self.home) as process:
@@ -161,7 +161,7 @@ def _send_all(process: LedgerProcess, requests: Sequence[Request], promises: Pro
 
 
 def play(rounds: int, seed: int, tell: Callable[[Round], None] = lambda played: None) -> list[Round]:
-    """So many rounds on each engine. Raises CrashError, LedgerError, PostgresError."""
+    """So many rounds on each engine. Raises CrashError, DemoError, PostgresError."""
     played = []
     with tempfile.TemporaryDirectory(prefix="nectar-bench-") as name:
         for campaign in _campaigns(Path(name), seed):

@@ -181,7 +181,7 @@ class Round:
 
 
 def run(scale: Scale, tell: Callable[[str], None] = lambda line: None) -> Measurements:
-    """Raises LedgerError, LoadError, PostgresError."""
+    """Raises DemoError, LoadError, PostgresError."""
     measurements = Measurements(scale, tell)
     with tempfile.TemporaryDirectory(prefix="nectar-bench-", ignore_cleanup_errors=True) as folder:
         measurements.run(Path(folder))

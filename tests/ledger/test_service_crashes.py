@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from nectar_demo.ledger import LedgerProcess
 from nectar_protocol.checkpoint import Checkpoint
 
 from benchmarks.crash import CONNECTIONS, Campaign, Round
-from benchmarks.ledgers import LedgerProcess, found, serving
+from benchmarks.ledgers import found, serving
 from benchmarks.people import People
 from benchmarks.promises import Promises, Record
 from benchmarks.requests import Sent, send
