@@ -53,6 +53,10 @@ class ForkError(LedgerError):
     """The log is not a continuation of what it has signed; nothing more may be signed under its origin."""
 
 
+class ListenError(LedgerError):
+    """The address cannot be listened on."""
+
+
 class WitnessError(LedgerError):
     """A witness, or the list of them, is not as it must be."""
 

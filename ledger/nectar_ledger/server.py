@@ -16,11 +16,14 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from nectar_ledger.errors import ListenError
+
 MAX_CONNECTIONS = 2_000
 MAX_HEAD_BYTES = 32 << 10
 HEAD_S = 10
 KEEP_ALIVE_S = 15
 DRAIN_S = 30
+BACKLOG = 2048
 GC_THRESHOLDS = (10_000, 20, 20)
 
 
@@ -69,11 +72,11 @@ class Protocol(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """Serves one application. `bound` is called with its URL once it answers there."""
 
-    def __init__(self, app: FastAPI, host: str, port: int, bound: Callable[[str], None] | None = None) -> None:
-        self._app, self._bound = app, bound
+    def __init__(self, app: FastAPI, listener: socket.socket, bound: Callable[[str], None] | None = None) -> None:
+        self._app, self._listener, self._bound = app, listener, bound
         super().__init__(
             uvicorn.Config(
-                app, host, port, loop="uvloop", http=Protocol, ws="none", lifespan="on", access_log=False,
+                app, loop="uvloop", http=Protocol, ws="none", lifespan="on", access_log=False,
                 server_header=False, log_config=None, limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=DRAIN_S,
             )
@@ -86,7 +89,7 @@ class Server(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([self._listener])
         if self.started:
             if self._bound is not None:
                 self._bound(self.url)
@@ -96,10 +99,19 @@ class Server(uvicorn.Server):
         _notify("STOPPING=1")
         # Listeners to events would not go by themselves.
         self._app.state.feed.close()
-        await super().shutdown(sockets)
+        await super().shutdown([self._listener])
 
 
-def serve(app: FastAPI, host: str, port: int, bound: Callable[[str], None] | None = None) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {host}, port {port}: {error.strerror}; choose others") from error
+
+
+def serve(app: FastAPI, listener: socket.socket, bound: Callable[[str], None] | None = None) -> None:
     """Serve until a signal comes; `bound` is called with the URL once the ledger answers there.
 
     For the main thread of a process that does nothing else.
@@ -113,7 +125,7 @@ def serve(app: FastAPI, host: str, port: int, bound: Callable[[str], None] | Non
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            Server(app, host, port, bound).run()
+            Server(app, listener, bound).run()
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -267,6 +268,14 @@ def test_a_models_entry_follows_from_its_files(nectar: Nectar, ledger: Path, tin
     assert "8 blocks from 0 on" in nectar("model", "add", str(tiny_llama)).err
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
     assert nectar("model", "add", str(tmp_path / "config.json"), "--id", first["model"]).code == USAGE
+
+
+def test_an_address_that_is_taken_is_one_clear_line(nectar: Nectar, ledger: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for host in ("127.0.0.1", "192.0.2.1"):
+            done = nectar("serve", "--host", host, "--port", port)
+            assert_one_line(done, FAULTY, f"cannot listen on {host}, port {port}")
 
 
 @pytest.fixture

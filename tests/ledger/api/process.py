@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from nectar_ledger.api.app import create_app
-from nectar_ledger.server import serve
+from nectar_ledger.server import listen, serve
 
 from tests.ledger.api.served import NO_LIMITS, Clock, open_service, usual
 from tests.ledger.world import World
@@ -14,7 +14,7 @@ def main(folder: Path) -> None:
     world = World()
     service = open_service(folder, world, Clock())
     service.submit(usual(world)).result()
-    serve(create_app(service, NO_LIMITS), "127.0.0.1", 0, lambda url: print(url, flush=True))
+    serve(create_app(service, NO_LIMITS), listen("127.0.0.1", 0), lambda url: print(url, flush=True))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from nectar_ledger.core.machine import Answer
 from nectar_ledger.core.orders import Begin, Obey, Order, Settle
 from nectar_ledger.log.published import Published
 from nectar_ledger.log.signer import Signer
-from nectar_ledger.server import Server
+from nectar_ledger.server import Server, listen
 from nectar_ledger.service import Service
 from nectar_ledger.store.engines import open_database
 from nectar_ledger.store.sequencer import Sequencer
@@ -129,7 +129,7 @@ def serve(
     clock = Clock()
     service = open_service(folder, world, clock, beat_s)
     started: Queue[str] = Queue()
-    server = Server(create_app(service, limits, public_url), "127.0.0.1", 0, started.put)
+    server = Server(create_app(service, limits, public_url), listen("127.0.0.1", 0), started.put)
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     base = started.get(timeout=30)

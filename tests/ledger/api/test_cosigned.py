@@ -10,7 +10,7 @@ import httpx
 import pytest
 from nectar_ledger.api.app import create_app
 from nectar_ledger.log.witness import Witness
-from nectar_ledger.server import Server
+from nectar_ledger.server import Server, listen
 from nectar_protocol.checkpoint import open_checkpoint
 from nectar_protocol.logproof import LogProof
 from nectar_protocol.note import Kind, Note, NoteKey
@@ -39,7 +39,7 @@ def test_a_checkpoint_is_served_with_the_lines_of_its_witnesses(tmp_path: Path) 
     with serve(watcher):
         service = open_service(tmp_path, World(), Clock())
         app = create_app(service, witnesses=[Witness(watcher.key, watcher.url)])
-        server = Server(app, "127.0.0.1", 0, started.put)
+        server = Server(app, listen("127.0.0.1", 0), started.put)
         thread = Thread(target=server.run, daemon=True)
         thread.start()
         with httpx.Client(base_url=started.get(timeout=30)) as http:

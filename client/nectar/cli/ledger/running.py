@@ -84,21 +84,23 @@ def serve(
     configure_logging(verbose)
     from nectar_ledger.api.app import create_app
     from nectar_ledger.log.witness import read_witnesses
+    from nectar_ledger.server import listen
     from nectar_ledger.server import serve as serve_app
 
     with place.open_ledger(root, database) as (home, opened):
         asked = read_witnesses(witnesses or home.witnesses)
-        service = start_service(home, opened)
-        ledger = service.ledger_id.hex()
+        with listen(host, port) as listener:
+            service = start_service(home, opened)
+            ledger = service.ledger_id.hex()
 
-        def tell(url: str) -> None:
-            if as_json:
-                emit(event="serving", url=url, ledger=ledger, pid=os.getpid())
-            else:
-                say(f"ledger {ledger}, with {len(asked)} witnesses, at:")
-                click.echo(url)
+            def tell(url: str) -> None:
+                if as_json:
+                    emit(event="serving", url=url, ledger=ledger, pid=os.getpid())
+                else:
+                    say(f"ledger {ledger}, with {len(asked)} witnesses, at:")
+                    click.echo(url)
 
-        serve_app(create_app(service, public_url=public_url, witnesses=asked), host, port, tell)
+            serve_app(create_app(service, public_url=public_url, witnesses=asked), listener, tell)
 
 
 def start_service(home: "Home", database: "Database") -> "Service":
