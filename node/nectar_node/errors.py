@@ -34,4 +34,8 @@ class RecordError(StepError):
 
 
 class FullError(StepError):
-    """There is no room for more of this session here now; another node may have some."""
+    """There is no room for more of this session here now; another node may have some, this one in `retry_after_s`."""
+
+    def __init__(self, message: str, retry_after_s: float = 2.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

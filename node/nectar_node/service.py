@@ -35,13 +35,12 @@ from nectar_node.stage import Loaded
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
 COMPUTE_END_S = 10.0
-BUSY_RETRY_MS = 2_000  # how soon somebody who found the node full may ask again
 
 log = logging.getLogger(__name__)
 
 
 class Service:
-    """Serves one span to any number of sessions, over the links of `peers`."""
+    """Serves one span to any number of sessions, over the links of `peers`. `weigh` says what a session pays for."""
 
     def __init__(
         self,
@@ -53,8 +52,9 @@ class Service:
         *,
         allowed: frozenset[PeerID] | None = None,
         delay_s: float = 0.0,
+        weigh: Callable[[Open], int] = lambda request: 0,
     ) -> None:
-        self.loaded, self.model, self.about = loaded, model, about
+        self.loaded, self.model, self.about, self.weigh = loaded, model, about, weigh
         self.leaving = False
         self.emptied = asyncio.Event()
         self._sessions: dict[int, Session] = {}
@@ -109,7 +109,7 @@ class Service:
         try:
             handler(link, session, payload)
         except (MalformedError, StepError) as error:
-            refusal = Error(_code_of(error), str(error))
+            refusal = _refusal(error)
             link.send(session, Kind.ERROR, refusal.pack(link.version))
             known = self._sessions.get(session)
             if known is not None and link.peer == known.predecessor:  # else a stranger could end it
@@ -131,18 +131,16 @@ class Service:
     def _open(self, link: Link, number: int, payload: bytes) -> None:
         request = Open.unpack(payload)
         generation = request.neighbours.generation
-        refusal = self._reason_to_refuse(request, number)
-        if refusal is None:
-            try:
-                kv, record = self.admission.admit(request, link.peer)
-            except FullError as error:
-                refusal = ErrorCode.BUSY, str(error)
-        if refusal is not None:
-            retry_after_ms = BUSY_RETRY_MS if refusal[0] is ErrorCode.BUSY else 0
-            reply = Error(*refusal, generation, retry_after_ms=retry_after_ms)
-            link.send(number, Kind.ERROR, reply.pack(link.version))
+        if reason := self._reason_to_refuse(request, number):
+            link.send(number, Kind.ERROR, Error(*reason, generation).pack(link.version))
             return
-        session = Session(number, link.peer, request, kv, record, self._loop.time(), self._fail)
+        weight = self.weigh(request)
+        try:
+            kv, record = self.admission.admit(request, link.peer, weight)
+        except FullError as error:
+            link.send(number, Kind.ERROR, _refusal(error, generation).pack(link.version))
+            return
+        session = Session(number, link.peer, request, kv, record, self._loop.time(), self._fail, weight)
         self._sessions[number] = session
         self.emptied.clear()
         self._place(session, request.neighbours)
@@ -180,9 +178,9 @@ class Service:
             stored = session.received.append(step)
             session.waiting += 1
             batch, tokens, _ = step.hidden.shape
-            numbers = step.first, step.last
-            replay = step.first < step.last
-            work = Work(session, session.kv, step.position, batch, tokens, stored, step.reorder, numbers, replay)
+            numbers, replay = (step.first, step.last), step.first < step.last
+            place = session, session.kv, step.position, batch, tokens
+            work = Work(*place, stored, step.reorder, numbers, replay, session.weight)
             self._engine.submit(work)
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
@@ -259,7 +257,7 @@ class Service:
             owner.send(session.number, Kind.ERROR, error.pack(owner.version))
 
     def _fail(self, session: Session, error: StepError) -> None:
-        self._tell(session, Error(_code_of(error), str(error)))
+        self._tell(session, _refusal(error))
         self._forget(session)
 
     def _refuse(self, parked: Parked) -> None:
@@ -291,12 +289,16 @@ class Service:
                     self._expire(session)
 
 
-def _code_of(error: MalformedError | StepError) -> ErrorCode:
+def _refusal(error: MalformedError | StepError, generation: int = 0) -> Error:
+    """What its sender is told."""
+    retry_after_ms = 0
     match error:
         case MalformedError():
-            return ErrorCode.MALFORMED
+            code = ErrorCode.MALFORMED
         case GapError() | RecordError():
-            return ErrorCode.FAILED
+            code = ErrorCode.FAILED
         case FullError():
-            return ErrorCode.BUSY
-    return ErrorCode.OUT_OF_RANGE
+            code, retry_after_ms = ErrorCode.BUSY, int(1000 * error.retry_after_s)
+        case _:
+            code = ErrorCode.OUT_OF_RANGE
+    return Error(code, str(error), generation, retry_after_ms=retry_after_ms)

@@ -25,6 +25,7 @@ class Session:
 
     `kv` is the runner's; None once it was evicted, until the next step. `sent` is how far the successor has been given
     `history`, which holds this node's outputs; `received` holds its inputs. `on_failure` hears what ends the session.
+    `weight` is the priority that it pays for; 0: nothing.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Session:
     record: Record
     used_s: float
     on_failure: Callable[["Session", StepError], None]
+    weight: int = 0
     neighbours: Neighbours = field(init=False)
     received: History = field(init=False)
     history: History = field(init=False)
