@@ -22,8 +22,8 @@ from nectar_node.till.till import Till
 
 
 class Desk:
-    """`submit` has a work computed, `sessions` are those by number, `link_to` finds a peer's link, `end` tells a session's
-    client why and ends it.
+    """`submit` has a work computed, `sessions` are those by number, `link_to` finds a peer's link, `end` ends a session
+    and tells its client why.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class Till:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.identity, self.spool, self.owner, self.now_ms = identity, spool, owner, now_ms
-        self.serves_unmetered = serves_unmetered
+        self.model, self.serves_unmetered = model, serves_unmetered
         self.facts = Facts.load(spool.facts, spool.save, model)
         self.wanted: set[bytes] = set()  # policies that holds have named and that are not known yet
         self.curious = asyncio.Event()  # something is wanted
