@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -38,9 +39,17 @@ def till() -> Till | None:
     return None
 
 
+@pytest.fixture(scope="module")
+def key_file() -> Path | None:
+    """Of the node; None: any key."""
+    return None
+
+
 @module_fixture
-async def service(load_span: Callable[..., SpanModel], archive: Archive, till: Till | None) -> AsyncIterator[Service]:
-    host = await Host.start(listen=LOOPBACK)
+async def service(
+    load_span: Callable[..., SpanModel], archive: Archive, till: Till | None, key_file: Path | None
+) -> AsyncIterator[Service]:
+    host = await Host.start(key_file=key_file, listen=LOOPBACK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service_module, "SWEEP_S", 0.05)
         about = About("bee", "tiny", 6, "cpu", "0.0.1")
