@@ -39,3 +39,11 @@ class FullError(StepError):
     def __init__(self, message: str, retry_after_s: float = 2.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class PaymentError(NodeError):
+    """What was shown or signed does not pay for a session here; the message goes to whoever sent it."""
+
+
+class TillError(NodeError):
+    """The file that keeps what this node has earned cannot be used."""

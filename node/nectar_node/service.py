@@ -25,12 +25,15 @@ from nectar_node.about import About
 from nectar_node.admission import Admission
 from nectar_node.archive import Archive
 from nectar_node.dials import Dials
-from nectar_node.errors import FullError, GapError, RecordError, StepError
+from nectar_node.errors import FullError, PaymentError, RecordError, StepError
 from nectar_node.parking import Parked, Parking
 from nectar_node.pipeline import start_computing
+from nectar_node.refusals import misfit, refusal_of
 from nectar_node.scheduler import Work
 from nectar_node.session import Session
 from nectar_node.stage import Loaded
+from nectar_node.till.desk import Desk
+from nectar_node.till.till import Till
 
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
@@ -40,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """Serves one span to any number of sessions, over the links of `peers`. `weigh` says what a session pays for."""
+    """Serves one span to any number of sessions, over the links of `peers`."""
 
     def __init__(
         self,
@@ -50,11 +53,11 @@ class Service:
         model: ModelID,
         about: About,
         *,
+        till: Till | None = None,
         allowed: frozenset[PeerID] | None = None,
         delay_s: float = 0.0,
-        weigh: Callable[[Open], int] = lambda request: 0,
     ) -> None:
-        self.loaded, self.model, self.about, self.weigh = loaded, model, about, weigh
+        self.loaded, self.model, self.about = loaded, model, about
         self.leaving = False
         self.emptied = asyncio.Event()
         self._sessions: dict[int, Session] = {}
@@ -66,12 +69,16 @@ class Service:
         self._parking = Parking(self._refuse)
         self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
         self._dials = Dials(self.peers)
+        self._desk = Desk(till, self._engine.submit, self._sessions, self.peers.link, self._end)
         self._handlers: dict[Kind, Callable[[Link, int, bytes], None]] = {
             Kind.OPEN: self._open,
             Kind.REROUTE: self._reroute,
             Kind.STEP: self._step,
             Kind.CLOSE: self._close,
             Kind.ASK: self._answer,
+            Kind.COUNTERSIGN: self._desk.countersign,
+            Kind.HOLD: self._desk.extend,
+            Kind.HISTORY: self._desk.ask,
         }
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -95,9 +102,9 @@ class Service:
         self._sweeper.cancel()
         for session in list(self._sessions.values()):
             self._forget(session)
+        self._desk.stop()
         self._engine.stop()
         await first_of(self._engine.join(), timeout_s=COMPUTE_END_S)
-        self.admission.archive.close()
         await self.peers.close()
 
     # Links
@@ -108,8 +115,8 @@ class Service:
             return  # ROUTED and ERROR are for clients; a node has no use for them
         try:
             handler(link, session, payload)
-        except (MalformedError, StepError) as error:
-            refusal = _refusal(error)
+        except (MalformedError, StepError, PaymentError) as error:
+            refusal = refusal_of(error)
             link.send(session, Kind.ERROR, refusal.pack(link.version))
             known = self._sessions.get(session)
             if known is not None and link.peer == known.predecessor:  # else a stranger could end it
@@ -134,30 +141,26 @@ class Service:
         if reason := self._reason_to_refuse(request, number):
             link.send(number, Kind.ERROR, Error(*reason, generation).pack(link.version))
             return
-        weight = self.weigh(request)
         try:
+            paid = self._desk.check(link, number, request)
+            weight = 0 if paid is None else paid.weight
             kv, record = self.admission.admit(request, link.peer, weight)
-        except FullError as error:
-            link.send(number, Kind.ERROR, _refusal(error, generation).pack(link.version))
+        except (PaymentError, FullError) as error:
+            link.send(number, Kind.ERROR, refusal_of(error, generation).pack(link.version))
             return
         session = Session(number, link.peer, request, kv, record, self._loop.time(), self._fail, weight)
         self._sessions[number] = session
+        if paid is not None:
+            self._desk.enter(session, paid)
         self.emptied.clear()
         self._place(session, request.neighbours)
 
     def _reason_to_refuse(self, request: Open, number: int) -> tuple[ErrorCode, str] | None:
         if self.leaving:
             return ErrorCode.LEAVING, "this node is about to leave"
-        if request.model != self.model:
-            return ErrorCode.WRONG_MODEL, f"this node serves model {self.model.hex()[:16]}…"
-        start, stop = self.loaded.start, self.loaded.stop
-        if not start <= request.start < request.stop <= stop:
-            return ErrorCode.OUT_OF_RANGE, f"this node serves blocks [{start}, {stop})"
         if number in self._sessions:
             return ErrorCode.DENIED, "this session number is taken"
-        if not request.max_length or any(pad >= request.max_length for pad in request.pads):
-            return ErrorCode.OUT_OF_RANGE, "a session needs room for more than padding"
-        return None
+        return misfit(request, self.model, *self.loaded.blocks)
 
     def _reroute(self, link: Link, number: int, payload: bytes) -> None:
         neighbours = Neighbours.unpack(payload)
@@ -172,24 +175,27 @@ class Service:
             return
         step = Step.unpack(payload)
         session.used_s = self._loop.time()
+        self._desk.check_step(session, step)
         if session.accept(step, self.loaded.width):
             if session.kv is None:
                 self.admission.restore(session)
-            stored = session.received.append(step)
-            session.waiting += 1
+            stored = session.receive(step)
             batch, tokens, _ = step.hidden.shape
             numbers, replay = (step.first, step.last), step.first < step.last
             place = session, session.kv, step.position, batch, tokens
             work = Work(*place, stored, step.reorder, numbers, replay, session.weight)
-            self._engine.submit(work)
+            submit = self._engine.submit if session.account is None else session.account.enter
+            submit(work)
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
         session = self._sessions.get(number)
         if session is not None and session.owner == link.peer:
+            self._desk.close(session)
             self._forget(session)
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
-        status = self.about.status(self.loaded, self._engine, self.admission, len(self._sessions))
+        sessions = len(self._sessions)
+        status = self.about.status(self.loaded, self._engine, self.admission, sessions, self._desk.ledger)
         link.send(number, Kind.STATUS, status.pack(link.version))
 
     def _owned(self, link: Link, number: int, generation: int) -> Session | None:
@@ -238,8 +244,7 @@ class Service:
             return
         if isinstance(result, Exception):
             log.error("a step of a session failed", exc_info=result)
-            self._tell(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
-            self._forget(session)
+            self._end(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
         elif numbers is not None:  # None: what was evicted and computed again was sent before
             try:
                 first, last = numbers
@@ -249,6 +254,8 @@ class Service:
                 self._fail(session, error)
                 return
             session.pump()
+            if session.account is not None:
+                session.account.computed(work, hidden)
 
     # Housekeeping
 
@@ -257,7 +264,11 @@ class Service:
             owner.send(session.number, Kind.ERROR, error.pack(owner.version))
 
     def _fail(self, session: Session, error: StepError) -> None:
-        self._tell(session, _refusal(error))
+        self._end(session, refusal_of(error))
+
+    def _end(self, session: Session, error: Error | None) -> None:
+        if error is not None:
+            self._tell(session, error)
         self._forget(session)
 
     def _refuse(self, parked: Parked) -> None:
@@ -271,14 +282,14 @@ class Service:
         session.closed = True
         if session.joining is not None:
             session.joining.cancel()
+        self._desk.forget(session)
         self.admission.dismiss(session)
         if not self._sessions:
             self.emptied.set()
 
     def _expire(self, session: Session) -> None:
         idle_s = self._loop.time() - session.used_s
-        self._tell(session, Error(ErrorCode.EXPIRED, f"unused for {idle_s:.0f} s"))
-        self._forget(session)
+        self._end(session, Error(ErrorCode.EXPIRED, f"unused for {idle_s:.0f} s"))
 
     async def _sweep(self) -> None:
         """Close sessions that nobody has used for a quarter of an hour."""
@@ -287,18 +298,3 @@ class Service:
             for session in list(self._sessions.values()):
                 if self._loop.time() - session.used_s > IDLE_S:
                     self._expire(session)
-
-
-def _refusal(error: MalformedError | StepError, generation: int = 0) -> Error:
-    """What its sender is told."""
-    retry_after_ms = 0
-    match error:
-        case MalformedError():
-            code = ErrorCode.MALFORMED
-        case GapError() | RecordError():
-            code = ErrorCode.FAILED
-        case FullError():
-            code, retry_after_ms = ErrorCode.BUSY, int(1000 * error.retry_after_s)
-        case _:
-            code = ErrorCode.OUT_OF_RANGE
-    return Error(code, str(error), generation, retry_after_ms=retry_after_ms)

@@ -1,7 +1,7 @@
 """KV and places for sessions that pay: of those that do not, and never the other way round."""
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -9,10 +9,17 @@ from nectar_node import admission
 from nectar_node.engine import Engine
 from nectar_node.fairqueue import FairQueue
 from nectar_node.service import Service
-from nectar_swarm.messages import ErrorCode, Step
+from nectar_swarm.messages import ErrorCode, Open, Step
 
 from tests.node.service.peers import KV, HandMade, close, numbers, request, span_of
 from tests.node.sessions import noise, recomputed, turns_of
+
+
+class Weighed(NamedTuple):
+    """What stands for a hold: the weight that it has."""
+
+    weight: int
+
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HALF = KV // 2
@@ -20,7 +27,11 @@ HALF = KV // 2
 
 @pytest.fixture(autouse=True)
 def _holds_are_weights(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "weigh", lambda request: int(request.hold or b"0"))
+    def check(link: object, number: int, asked: Open) -> Weighed | None:
+        return Weighed(int(asked.hold)) if asked.hold else None
+
+    monkeypatch.setattr(service._desk, "check", check)
+    monkeypatch.setattr(service._desk, "enter", lambda session, paid: None)
 
 
 @pytest.fixture
