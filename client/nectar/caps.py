@@ -77,7 +77,7 @@ class Purchase:
         return sorted_lines(Line(node, cap) for node, cap in caps.items())
 
     def _within(self, more: Mapping[PublicKey, int], held: Mapping[PublicKey, int]) -> dict[PublicKey, int]:
-        """New and higher caps, all cut alike until they are within the budget; those that would not rise are left out."""
+        """New and higher caps, all cut alike to fit the budget; those that would not rise are left out."""
         if not self.weight or not self.policy.price:
             return dict(more)
         most = self.budget_ucr * MILLION // (self.weight * self.policy.price)

@@ -79,6 +79,18 @@ class Purse:
         self.ledger, self.wallet, self.cover = ledger, wallet, cover
         self._warned = False
 
+    async def learn(self, model: ModelID) -> None:
+        """What must be known of the ledger before it can be asked. Nothing, where it does not answer."""
+        if not self.ledger.is_down:
+            try:
+                await self.ledger.learn(model)
+            except LedgerClientError as error:
+                self._on_down(error)
+
+    def _on_down(self, error: LedgerClientError) -> None:
+        self.ledger.went_down()
+        self.warn("the ledger gives no holds now; sessions are served unmetered, in the free class", error)
+
     async def open(self, order: Order, parts: list[Part]) -> Bought:
         """A hold with a line for each part whose node can have one.
 
@@ -87,8 +99,7 @@ class Purse:
         try:
             bought = await self._open(order, parts)
         except (UnreachableError, BusyError) as error:
-            self.ledger.went_down()
-            self.warn("the ledger gives no holds now; sessions are served unmetered, in the free class", error)
+            self._on_down(error)
             raise UnmeteredError(str(error)) from error
         except (LedgerClientError, ProtocolError) as error:
             if order.weight:
