@@ -146,7 +146,8 @@ class Tab:
         if waits:
             return None
         for step in pending.bill.steps:
-            self._answers.pop(step.last, None)
+            if self._answers.get(step.last, (None, b""))[0] is line:
+                del self._answers[step.last]
         return Signed(line, line.commit(pending, receipt.sign(self._key)))
 
     def _came_out(self, line: Line, step: BilledStep) -> bool:

@@ -65,14 +65,18 @@ class Wallet:
         try:
             return self.client.balance(self.account)
         except RefusedError as error:
-            return _nothing(error)
+            if error.status != NOT_FOUND:
+                raise
+            return None
 
     def purse(self) -> PurseBalance | None:
         """The private one, from which holds are paid; None if nothing ever went into it."""
         try:
             return self.client.purse(self.identity)
         except RefusedError as error:
-            return _nothing(error)
+            if error.status != NOT_FOUND:
+                raise
+            return None
 
     def statement(self, after: int | None = None) -> Iterator[StatementLine]:
         """What moved the balance, the newest first unless it begins behind entry `after`."""
@@ -133,9 +137,3 @@ def read_binding(request: bytes) -> tuple[BindPayee, bytes]:
     if not isinstance(signed.command, BindPayee):
         raise RequestError(f"this is no request to be bound to a payee, but a {signed.command.NAME}")
     return signed.command, signed.signatures[0]
-
-
-def _nothing(error: RefusedError) -> None:
-    """Where the ledger knows of nothing, there is none; anything else is an error."""
-    if error.status != NOT_FOUND:
-        raise error
