@@ -32,9 +32,6 @@ class Asked:
     reorder: Order = ()
     answered: bool = False
 
-    def __post_init__(self) -> None:
-        self.reorder = plain_order(self.reorder, self.rows, self.position)
-
     @property
     def end(self) -> int:
         return self.position + self.positions
@@ -206,7 +203,8 @@ class _Walk:
         """The step itself. A rollback may have cut it, or those before it, if it comes again or was never answered."""
         header = step.header
         order = plain_order(tuple(header.reorder), asked.rows, header.position)
-        if header.position != asked.position or step.positions > asked.positions or order != asked.reorder:
+        wanted = plain_order(asked.reorder, asked.rows, asked.position)
+        if header.position != asked.position or step.positions > asked.positions or order != wanted:
             return False
         is_whole = step.positions == asked.positions or self._may_differ(step.last, step.last)
         return is_whole and (step.first == step.last or self._may_differ(step.first, step.last - 1))
@@ -215,7 +213,7 @@ class _Walk:
         """Only the reorder of a step whose own positions were rolled back, with a token that comes again."""
         header = step.header
         same = bool(asked.reorder) and tuple(header.reorder) == asked.reorder and step.positions == 1
-        return same and step.first == step.last and self._may_differ(step.first, step.last)
+        return same and self._may_differ(step.first, step.last)
 
     def _merged(self, step: BilledStep, asked: Asked) -> bool:
         """Part of a replay of what was settled: from where the part before ended, within what there was."""

@@ -1,4 +1,4 @@
-"""Nodes that bill as they should, around a tab: a session's steps, rollbacks, reorders and failovers, without a network.
+"""Nodes that bill as they should, around a tab: steps, rollbacks, reorders and failovers, without a network.
 
 Nothing is computed: an output is its input with the node's own mark, other for every run, so that a replay differs from
 what it replays.
