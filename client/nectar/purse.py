@@ -211,7 +211,7 @@ class Purse:
                 await self.ledger.renew_policy()
             case "unknown-model" if order is not None:
                 self.ledger.forget_model(order.model)
-            case "wrong-expiry":
+            case "wrong-expiry" | "command-expired":
                 await self.ledger.set_clock()
             case "insufficient-funds" if self.wallet is not None:
                 await self.fund(self.wallet, needed_ucr)
