@@ -20,8 +20,10 @@ class About:
     device: str
     version: str
 
-    def status(self, loaded: Loaded, engine: Engine | Pipeline, admission: Admission, sessions: int) -> Status:
-        """And how it is now."""
+    def status(
+        self, loaded: Loaded, engine: Engine | Pipeline, admission: Admission, sessions: int, ledger: bytes
+    ) -> Status:
+        """And how it is now; `ledger` is the one whose holds are taken, if there is any."""
         return Status(
             kv_free=admission.kv_free,
             kv_total=admission.store.kv_total,
@@ -35,4 +37,5 @@ class About:
             version=self.version,
             wait_us=engine.wait_us,
             decode_us=loaded.speed.decode_us,
+            ledger=ledger,
         )

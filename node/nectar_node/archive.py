@@ -2,14 +2,15 @@
 
 What was sent rebuilds a replacement; what was received rebuilds this node's own KV after an eviction, and is what
 somebody who checks this node's work asks for. So nothing is ever dropped silently: room is reserved when a session
-opens, and a full archive refuses. The newest is in memory; what goes beyond the limit is written to a file per session,
-oldest first.
+opens, and a full archive refuses. What somebody asks for with the session's signature is pinned, and stays longer. The
+newest is in memory; what goes beyond the limit is written to a file per session, oldest first.
 """
 
 import asyncio
 import logging
 import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from nectar_node.errors import FullError, RecordError
 
 RETENTION_S = 120.0
 MEMORY_BYTES = 512 << 20
+MAX_PINNED, PINNED_SHARE = 256, 4  # histories that others asked for, and the part of all room that they may take
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Record:
     def __init__(self, archive: "Archive", path: Path, reserved_bytes: int) -> None:
         self.path, self.reserved_bytes = path, reserved_bytes
         self.used_bytes = 0
+        self.pinned_s = 0.0  # until when in the loop's time, though it is over
+        self.on_drop: Callable[[], None] = lambda: None
         self.in_memory: set[Kept] = set()
         self._archive = archive
 
@@ -78,6 +82,10 @@ class Record:
         """The session has ended: keep what there is for two minutes, and give back what was only reserved."""
         self._archive.retire(self)
 
+    def pin(self, life_s: float) -> None:
+        """Keep it for so long at least. Raises FullError where too much is pinned already."""
+        self._archive.pin(self, life_s)
+
 
 class Archive:
     """`total_bytes` bounds all records together, `memory_bytes` those in memory. Lives in one loop."""
@@ -88,6 +96,7 @@ class Archive:
         self._memory_bytes, self._retention_s = memory_bytes, retention_s
         self._folder = tempfile.TemporaryDirectory(prefix="nectar-history-", ignore_cleanup_errors=True)
         self._in_memory: OrderedDict[Kept, None] = OrderedDict()  # oldest first
+        self._pinned: set[Record] = set()
         self._writable = True  # as far as is known
         self._count = 0
 
@@ -136,8 +145,26 @@ class Archive:
         record.reserved_bytes = record.used_bytes
         if record.used_bytes:
             asyncio.get_running_loop().call_later(self._retention_s, self._drop, record)
+        else:
+            record.on_drop()
+
+    def pin(self, record: Record, life_s: float) -> None:
+        """Keep a record for so long at least. Raises FullError where too much is pinned already."""
+        now_s = asyncio.get_running_loop().time()
+        self._pinned = {other for other in self._pinned if other.pinned_s > now_s}
+        pinned_bytes = sum(other.reserved_bytes for other in self._pinned | {record})
+        if len(self._pinned | {record}) > MAX_PINNED or pinned_bytes > self.total_bytes // PINNED_SHARE:
+            raise FullError("this node keeps as many histories for others as it can; ask again later")
+        record.pinned_s = max(record.pinned_s, now_s + life_s)
+        self._pinned.add(record)
 
     def _drop(self, record: Record) -> None:
+        loop = asyncio.get_running_loop()
+        if record.pinned_s > loop.time():
+            loop.call_at(record.pinned_s, self._drop, record)
+            return
+        self._pinned.discard(record)
+        record.on_drop()
         self.free_bytes += record.reserved_bytes
         for kept in list(record.in_memory):
             self._forget(kept)

@@ -35,3 +35,11 @@ class RecordError(StepError):
 
 class FullError(StepError):
     """There is no room for more of this session here now; another node may have some."""
+
+
+class PaymentError(NodeError):
+    """What was shown or signed does not pay for a session here; the message goes to whoever sent it."""
+
+
+class TillError(NodeError):
+    """The file that keeps what this node has earned cannot be used."""

@@ -35,6 +35,7 @@ from nectar_node.placement import parse_span
 from nectar_node.service import Service
 from nectar_node.stage import Loaded
 from nectar_node.stay import Stay
+from nectar_node.till.office import Ledger, Office
 
 RETRY_S = 2.0
 MAX_MET = 8  # peers that a node makes sure of in each round
@@ -64,6 +65,7 @@ class NodeSettings:
     drain_s: float = 60.0
     link_delay_s: float = 0.0
     pace: Pace = field(default_factory=Pace)
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,15 @@ class Serving:
 
 
 class Node:
-    """`run` serves until `stop` is set. Raises NodeError or SwarmError for what keeps it from serving."""
+    """`run` serves until `stop` is set. Raises NodeError or SwarmError for what keeps it from serving.
 
-    def __init__(self, settings: NodeSettings, on_serving: Callable[[Serving], None]) -> None:
-        self.settings, self._on_serving = settings, on_serving
+    `say` tells the operator what its ledger wants of it.
+    """
+
+    def __init__(
+        self, settings: NodeSettings, on_serving: Callable[[Serving], None], say: Callable[[str], None] = log.warning
+    ) -> None:
+        self.settings, self._on_serving, self._say = settings, on_serving, say
         return_freed_memory()
         torch.set_grad_enabled(False)
         if settings.threads is not None:
@@ -116,10 +123,31 @@ class Node:
         self._announcer = Announcer(self.identity, self.model, self.loader.format.profile, settings.pace)
         self._stays = settings.blocks is not None
         self._loaded: Loaded | None = None
+        self._archive: Archive | None = None  # outlives every span that is served
+        self._office: Office | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve; begin again with the loaded blocks if p2pd ends under us, however often it takes."""
-        await self._membership.run(stop, lambda place: self._serve(place, stop))
+        if self.settings.ledger is not None:
+            self._office = await self._open_office(self.settings.ledger)
+        self._archive = Archive(self.settings.history_bytes)
+        try:
+            await self._membership.run(stop, lambda place: self._serve(place, stop))
+        finally:
+            if self._office is not None:
+                await self._office.close()
+            self._archive.close()
+
+    async def _open_office(self, ledger: Ledger) -> Office:
+        return await Office.open(
+            ledger,
+            self.settings.key_file,
+            self.identity,
+            self.model,
+            self.loader.format.profile,
+            lambda: self._announcer.last,
+            self._say,
+        )
 
     async def _serve(self, place: Place, stop: asyncio.Event) -> None:
         """Until `stop` is set, or p2pd ends."""
@@ -140,12 +168,14 @@ class Node:
     async def _stay(self, place: Place, mover: Mover, loaded: Loaded, stop: asyncio.Event) -> Span | None:
         """Serve these blocks until `stop` is set, p2pd ends, or it is time to move, and where to."""
         settings = self.settings
+        assert self._archive is not None, "made before anything is served"
         service = Service(
             place.host,
             loaded,
-            Archive(settings.history_bytes),
+            self._archive,
             self.model,
             self._about(),
+            till=self._office.till if self._office else None,
             allowed=self._membership.allowed,
             delay_s=settings.link_delay_s,
         )

@@ -25,17 +25,19 @@ from nectar_node.about import About
 from nectar_node.admission import Admission
 from nectar_node.archive import Archive
 from nectar_node.dials import Dials
-from nectar_node.errors import FullError, GapError, RecordError, StepError
+from nectar_node.errors import FullError, PaymentError, RecordError, StepError
 from nectar_node.parking import Parked, Parking
 from nectar_node.pipeline import start_computing
+from nectar_node.refusals import code_of, misfit, turned_away
 from nectar_node.scheduler import Work
 from nectar_node.session import Session
 from nectar_node.stage import Loaded
+from nectar_node.till.desk import Desk
+from nectar_node.till.till import Till
 
 IDLE_S = 15 * 60.0
 SWEEP_S = 5.0
 COMPUTE_END_S = 10.0
-BUSY_RETRY_MS = 2_000  # how soon somebody who found the node full may ask again
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Service:
         model: ModelID,
         about: About,
         *,
+        till: Till | None = None,
         allowed: frozenset[PeerID] | None = None,
         delay_s: float = 0.0,
     ) -> None:
@@ -66,12 +69,16 @@ class Service:
         self._parking = Parking(self._refuse)
         self.peers = Peers(host, self, allowed=allowed, busy_ms=self._engine.busy_ms, delay_s=delay_s)
         self._dials = Dials(self.peers)
+        self._desk = Desk(till, self._engine.submit, self._sessions, self.peers.link, self._end)
         self._handlers: dict[Kind, Callable[[Link, int, bytes], None]] = {
             Kind.OPEN: self._open,
             Kind.REROUTE: self._reroute,
             Kind.STEP: self._step,
             Kind.CLOSE: self._close,
             Kind.ASK: self._answer,
+            Kind.COUNTERSIGN: self._desk.countersign,
+            Kind.HOLD: self._desk.extend,
+            Kind.HISTORY: self._desk.ask,
         }
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -95,9 +102,9 @@ class Service:
         self._sweeper.cancel()
         for session in list(self._sessions.values()):
             self._forget(session)
+        self._desk.stop()
         self._engine.stop()
         await first_of(self._engine.join(), timeout_s=COMPUTE_END_S)
-        self.admission.archive.close()
         await self.peers.close()
 
     # Links
@@ -108,8 +115,8 @@ class Service:
             return  # ROUTED and ERROR are for clients; a node has no use for them
         try:
             handler(link, session, payload)
-        except (MalformedError, StepError) as error:
-            refusal = Error(_code_of(error), str(error))
+        except (MalformedError, StepError, PaymentError) as error:
+            refusal = Error(code_of(error), str(error))
             link.send(session, Kind.ERROR, refusal.pack(link.version))
             known = self._sessions.get(session)
             if known is not None and link.peer == known.predecessor:  # else a stranger could end it
@@ -134,32 +141,26 @@ class Service:
         refusal = self._reason_to_refuse(request, number)
         if refusal is None:
             try:
+                paid = self._desk.check(link, number, request)
                 kv, record = self.admission.admit(request, link.peer)
-            except FullError as error:
-                refusal = ErrorCode.BUSY, str(error)
+            except (PaymentError, FullError) as error:
+                refusal = code_of(error), str(error)
         if refusal is not None:
-            retry_after_ms = BUSY_RETRY_MS if refusal[0] is ErrorCode.BUSY else 0
-            reply = Error(*refusal, generation, retry_after_ms=retry_after_ms)
-            link.send(number, Kind.ERROR, reply.pack(link.version))
+            link.send(number, Kind.ERROR, turned_away(*refusal, generation).pack(link.version))
             return
         session = Session(number, link.peer, request, kv, record, self._loop.time(), self._fail)
         self._sessions[number] = session
+        if paid is not None:
+            self._desk.enter(session, paid)
         self.emptied.clear()
         self._place(session, request.neighbours)
 
     def _reason_to_refuse(self, request: Open, number: int) -> tuple[ErrorCode, str] | None:
         if self.leaving:
             return ErrorCode.LEAVING, "this node is about to leave"
-        if request.model != self.model:
-            return ErrorCode.WRONG_MODEL, f"this node serves model {self.model.hex()[:16]}…"
-        start, stop = self.loaded.start, self.loaded.stop
-        if not start <= request.start < request.stop <= stop:
-            return ErrorCode.OUT_OF_RANGE, f"this node serves blocks [{start}, {stop})"
         if number in self._sessions:
             return ErrorCode.DENIED, "this session number is taken"
-        if not request.max_length or any(pad >= request.max_length for pad in request.pads):
-            return ErrorCode.OUT_OF_RANGE, "a session needs room for more than padding"
-        return None
+        return misfit(request, self.model, *self.loaded.blocks)
 
     def _reroute(self, link: Link, number: int, payload: bytes) -> None:
         neighbours = Neighbours.unpack(payload)
@@ -174,24 +175,27 @@ class Service:
             return
         step = Step.unpack(payload)
         session.used_s = self._loop.time()
+        self._desk.check_step(session, step)
         if session.accept(step, self.loaded.width):
             if session.kv is None:
                 self.admission.restore(session)
-            stored = session.received.append(step)
-            session.waiting += 1
+            stored = session.receive(step)
             batch, tokens, _ = step.hidden.shape
             numbers = step.first, step.last
             replay = step.first < step.last
             work = Work(session, session.kv, step.position, batch, tokens, stored, step.reorder, numbers, replay)
-            self._engine.submit(work)
+            submit = self._engine.submit if session.account is None else session.account.enter
+            submit(work)
 
     def _close(self, link: Link, number: int, payload: bytes) -> None:
         session = self._sessions.get(number)
         if session is not None and session.owner == link.peer:
+            self._desk.close(session)
             self._forget(session)
 
     def _answer(self, link: Link, number: int, payload: bytes) -> None:
-        status = self.about.status(self.loaded, self._engine, self.admission, len(self._sessions))
+        sessions = len(self._sessions)
+        status = self.about.status(self.loaded, self._engine, self.admission, sessions, self._desk.ledger)
         link.send(number, Kind.STATUS, status.pack(link.version))
 
     def _owned(self, link: Link, number: int, generation: int) -> Session | None:
@@ -240,8 +244,7 @@ class Service:
             return
         if isinstance(result, Exception):
             log.error("a step of a session failed", exc_info=result)
-            self._tell(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
-            self._forget(session)
+            self._end(session, Error(ErrorCode.FAILED, f"the computation failed: {type(result).__name__}"))
         elif numbers is not None:  # None: what was evicted and computed again was sent before
             try:
                 first, last = numbers
@@ -251,6 +254,8 @@ class Service:
                 self._fail(session, error)
                 return
             session.pump()
+            if session.account is not None:
+                session.account.computed(work, hidden)
 
     # Housekeeping
 
@@ -259,7 +264,11 @@ class Service:
             owner.send(session.number, Kind.ERROR, error.pack(owner.version))
 
     def _fail(self, session: Session, error: StepError) -> None:
-        self._tell(session, Error(_code_of(error), str(error)))
+        self._end(session, Error(code_of(error), str(error)))
+
+    def _end(self, session: Session, error: Error | None) -> None:
+        if error is not None:
+            self._tell(session, error)
         self._forget(session)
 
     def _refuse(self, parked: Parked) -> None:
@@ -273,14 +282,14 @@ class Service:
         session.closed = True
         if session.joining is not None:
             session.joining.cancel()
+        self._desk.forget(session)
         self.admission.dismiss(session)
         if not self._sessions:
             self.emptied.set()
 
     def _expire(self, session: Session) -> None:
         idle_s = self._loop.time() - session.used_s
-        self._tell(session, Error(ErrorCode.EXPIRED, f"unused for {idle_s:.0f} s"))
-        self._forget(session)
+        self._end(session, Error(ErrorCode.EXPIRED, f"unused for {idle_s:.0f} s"))
 
     async def _sweep(self) -> None:
         """Close sessions that nobody has used for a quarter of an hour."""
@@ -289,14 +298,3 @@ class Service:
             for session in list(self._sessions.values()):
                 if self._loop.time() - session.used_s > IDLE_S:
                     self._expire(session)
-
-
-def _code_of(error: MalformedError | StepError) -> ErrorCode:
-    match error:
-        case MalformedError():
-            return ErrorCode.MALFORMED
-        case GapError() | RecordError():
-            return ErrorCode.FAILED
-        case FullError():
-            return ErrorCode.BUSY
-    return ErrorCode.OUT_OF_RANGE

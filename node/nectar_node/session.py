@@ -7,13 +7,15 @@ from typing import Any
 
 from nectar_protocol.identity import PeerID
 from nectar_swarm.frames import Kind
-from nectar_swarm.history import History
+from nectar_swarm.history import History, Stored
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Neighbours, Open, Step
 from nectar_swarm.tensors import all_finite
 
 from nectar_node.archive import Record
 from nectar_node.errors import GapError, RecordError, StepError
+from nectar_node.till.account import Account
+from nectar_node.till.chronicle import Volume
 
 STEPS_PER_TURN, BYTES_PER_TURN = 64, 4 << 20  # of a replay, in a turn of the loop
 MAX_WAITING = 4096
@@ -45,6 +47,9 @@ class Session:
     closed: bool = False
     pumping: bool = False  # in the loop's next turn
     waiting: int = 0  # steps that came and are not computed yet
+    weight: int = 0  # of its hold
+    account: Account | None = None  # under a hold
+    volume: Volume | None = None  # what was received under it
 
     def __post_init__(self) -> None:
         self.neighbours = self.request.neighbours
@@ -78,6 +83,14 @@ class Session:
             raise StepError("hidden states that are not finite numbers")
         self.accepted, self.length = step.last, step.position + tokens
         return True
+
+    def receive(self, step: Step) -> Stored:
+        """Keep a step that was accepted, which now waits to be computed; where it is kept. Raises FullError."""
+        stored = self.received.append(step)
+        if self.volume is not None:
+            self.volume.hear(step, stored)
+        self.waiting += 1
+        return stored
 
     def _check_reorder(self, step: Step) -> None:
         if not step.reorder:

@@ -103,13 +103,16 @@ class Tally:
 
 def worked(work: Work, step: Counted) -> Work:
     """Totals with one more step. Raises MalformedError over 2^53 − 1."""
-    rows, positions, first = step.rows, step.positions, step.header.position
-    tokens = rows * positions
+    return grown(work, step.header, step.rows, step.positions, step.replay)
+
+
+def grown(work: Work, header: StepHeader, rows: int, positions: int, replay: bool) -> Work:
+    """Totals with one more step, of which no digests need be known yet. Raises MalformedError over 2^53 − 1."""
+    first, tokens = header.position, rows * positions
     context = rows * (positions * first + positions * (positions - 1) // 2)
-    if step.header.kind is StepKind.BACKWARD:
+    kind = "decode" if positions == 1 and not replay else "prefill"
+    if header.kind is StepKind.BACKWARD:
         kind = "backward"
-    else:
-        kind = "decode" if positions == 1 and not step.replay else "prefill"
     counts = work._asdict()
     more = {name: counts[name] + count for name, count in ((f"{kind}_tokens", tokens), (f"{kind}_context", context))}
     if max(more.values()) > MAX_COUNT:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from nectar_node.service import Service
 from nectar_node.span import SpanModel
 from nectar_node.speed import Speed
 from nectar_node.stage import Loaded, Stage
+from nectar_node.till.till import Till
 from nectar_swarm.host import Host, Listen
 from nectar_swarm.messages import Step
 
@@ -31,14 +33,29 @@ def archive() -> Iterator[Archive]:
     archive.close()
 
 
+@pytest.fixture(scope="module")
+def till() -> Till | None:
+    """None: nothing is metered."""
+    return None
+
+
+@pytest.fixture(scope="module")
+def key_file() -> Path | None:
+    """Of the node; None: any key."""
+    return None
+
+
 @module_fixture
-async def service(load_span: Callable[..., SpanModel], archive: Archive) -> AsyncIterator[Service]:
-    host = await Host.start(listen=LOOPBACK)
+async def service(
+    load_span: Callable[..., SpanModel], archive: Archive, till: Till | None, key_file: Path | None
+) -> AsyncIterator[Service]:
+    host = await Host.start(key_file=key_file, listen=LOOPBACK)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(service_module, "SWEEP_S", 0.05)
         about = About("bee", "tiny", 6, "cpu", "0.0.1")
         span = load_span("llama", START, STOP)
-        service = Service(host, Loaded((Stage(span, PackedRunner(span, KV), Speed()),)), archive, MODEL, about)
+        loaded = Loaded((Stage(span, PackedRunner(span, KV), Speed()),))
+        service = Service(host, loaded, archive, MODEL, about, till=till)
         await service.start()
         yield service
         await service.close()

@@ -13,10 +13,12 @@ from nectar_node.service import Service
 from nectar_node.span import SpanModel
 from nectar_protocol.identity import Identity, PeerID
 from nectar_protocol.manifest import ModelID
+from nectar_swarm.bills import Bill
 from nectar_swarm.frames import Kind
 from nectar_swarm.host import Host
 from nectar_swarm.link import WIRE_VERSIONS, Link
 from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
+from nectar_swarm.past import Past
 from nectar_swarm.peers import Peers
 from nectar_swarm.status import Status
 
@@ -26,12 +28,14 @@ MODEL = ModelID(b"m" * 32)
 KV = 256
 HANGS_S = 60.0  # a test that waits so long has failed
 NOBODY = Identity.from_seed(b"x" * 32).peer_id
-Message = Routed | Step | Error | Status
+Message = Routed | Step | Error | Status | Bill | Past
 READERS: dict[Kind, Callable[[bytes], Message]] = {
     Kind.ROUTED: Routed.unpack,
     Kind.STEP: Step.unpack,
     Kind.ERROR: partial(Error.unpack, version=WIRE_VERSIONS.newest),
     Kind.STATUS: partial(Status.unpack, version=WIRE_VERSIONS.newest),
+    Kind.BILL: Bill.unpack,
+    Kind.PAST: Past.unpack,
 }
 numbers = count(1)
 
