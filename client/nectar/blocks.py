@@ -6,11 +6,15 @@ A slice is an ordinary module without parameters, so that it can stand wherever 
 import operator
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import torch
-from nectar_protocol.errors import IdentityError
+from nectar_protocol.errors import IdentityError, MalformedError
+from nectar_protocol.hold import WEIGHTS
 from nectar_protocol.identity import PeerID, parse_peer_id
 from nectar_protocol.manifest import ModelID
+from nectar_protocol.money import MAX_UCR, format_credits, parse_credits
 from torch import nn
 
 from nectar.connection import Connection
@@ -20,12 +24,17 @@ from nectar.route import Route
 from nectar.routing import PeerSet
 from nectar.session import PATIENCE_S, Session
 
+if TYPE_CHECKING:
+    from nectar.purse import Purse
+
+Credits = int | float | str | Decimal
+
 
 @dataclass(frozen=True)
 class RemoteModel:
     """Which model it is, over which connection, and how its sessions are opened unless they say otherwise.
 
-    Its `blocks` pass on hidden states of `width`, in `dtype`.
+    Its `blocks` pass on hidden states of `width`, in `dtype`. Sessions are paid from `purse`, if there is one.
     """
 
     connection: Connection
@@ -35,6 +44,7 @@ class RemoteModel:
     dtype: torch.dtype
     patience_s: float = PATIENCE_S
     trusted: PeerSet | None = None
+    purse: "Purse | None" = None
 
 
 class RemoteBlocks(nn.Module):
@@ -72,15 +82,21 @@ class RemoteBlocks(nn.Module):
         patience_s: float | None = None,
         trusted_peers: Collection[PeerID] | None = None,
         route: Sequence[Span | tuple[PeerID, int, int]] = (),
+        weight: int = 0,
+        budget: Credits | None = None,
     ) -> Session:
         """A session through these blocks; use it in a `with` statement.
 
         It holds at most `max_length` positions on the nodes until it is closed. `patience_s` and `trusted_peers` are
         the model's own if they are not given. `route` names the nodes, (peer, start, stop) for each: then no others
-        will do, also when one is lost. Raises RequestError for what is no route through these blocks.
+        will do, also when one is lost.
+
+        `weight` 1, 2, 4 or 8 buys priority, from the wallet that the model was given: each unit of work costs so many
+        times its price. 0 is the free class and costs nothing. `budget` is the most that the session may set aside, in
+        credits. Raises RequestError for what is no route through these blocks, or cannot be paid like that.
         """
         remote = self.remote
-        return Session(
+        session = Session(
             remote.connection,
             remote.model,
             Route(
@@ -93,6 +109,13 @@ class RemoteBlocks(nn.Module):
             max_length,
             remote.patience_s if patience_s is None else patience_s,
         )
+        _check_paying(remote, weight, budget)
+        if remote.purse is not None:
+            from nectar.payer import Payer
+
+            budget_ucr = MAX_UCR if budget is None else to_ucr(budget)
+            session.pay(Payer(remote.connection, session, remote.purse, remote.model, weight, budget_ucr))
+        return session
 
     def forward(self, hidden: torch.Tensor, *, session: Session | None = None) -> torch.Tensor:
         """Hidden states [batch, tokens, width] through these blocks; the output has the same shape, dtype and device.
@@ -127,3 +150,26 @@ def _spans(route: Sequence[Span | tuple[PeerID, int, int]]) -> tuple[Span, ...]:
         return tuple(Span(one.peer, operator.index(one.start), operator.index(one.stop)) for one in spans)
     except TypeError as error:
         raise RequestError(f"a route is a list of (peer, start, stop), not {route!r}") from error
+
+
+def _check_paying(remote: RemoteModel, weight: int, budget: Credits | None) -> None:
+    """Raises RequestError."""
+    if weight not in WEIGHTS:
+        raise RequestError(f"weight is one of {', '.join(map(str, WEIGHTS))}, not {weight!r}")
+    if weight and (remote.purse is None or remote.purse.wallet is None):
+        raise RequestError("weight is paid for: give ledger=URL and wallet=PATH to from_pretrained, or leave it 0")
+    if budget is not None and not weight:
+        raise RequestError("budget goes with a weight: what has none costs nothing")
+
+
+def to_ucr(budget: Credits) -> int:
+    """Raises RequestError for what is no amount of credits."""
+    try:
+        return parse_credits(budget if isinstance(budget, str) else f"{Decimal(str(budget)).normalize():f}")
+    except (MalformedError, ArithmeticError) as error:
+        raise RequestError(f"budget is an amount of credits, as 12 or 0.5: {error}") from error
+
+
+def share(budget: Credits, parts: int) -> str:
+    """The budget of each of so many sessions."""
+    return format_credits(to_ucr(budget) // parts)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from nectar_protocol.address import Address
 from nectar_protocol.identity import PeerID
@@ -29,7 +29,11 @@ from nectar.loop import LoopThread
 from nectar.scout import Scout
 from nectar.view import View
 
+if TYPE_CHECKING:
+    from nectar.ledger import Ledger
+
 LINGER_S = 120.0  # after its last session, a connection is still in use
+FAREWELL_S = 4.0  # how long a connection's end waits for what sessions still have to settle
 Result = TypeVar("Result")
 
 
@@ -66,6 +70,8 @@ class Connection:
         self._refresher: asyncio.Task[None] | None = None
         self._sessions: dict[int, Listener] = {}
         self._used_s = float("-inf")
+        self._ledgers: dict[str, Ledger] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
         self._held_key: BinaryIO | None = None  # one identity must not be two peers
         self._closed = False
 
@@ -118,6 +124,10 @@ class Connection:
         if self._held_key is not None:
             self._held_key.close()
 
+    def prefetch(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done in the loop that nobody waits for."""
+        self._thread.call(self.linger, work)
+
     # Sessions
 
     def add(self, session: Listener) -> int:
@@ -125,9 +135,27 @@ class Connection:
         self._sessions[number] = session
         return number
 
+    def hand_over(self, number: int, listener: Listener) -> None:
+        """What still comes for a session that has ended is this one's from now on."""
+        self._sessions[number] = listener
+
     def remove(self, number: int) -> None:
         self._sessions.pop(number, None)
         self._used_s = time.monotonic()
+
+    def linger(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that nobody waits for but, for a while, `close`; in the loop."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    def ledger(self, address: str) -> "Ledger":
+        """A ledger as all sessions of this connection know it. Raises LedgerClientError for what is no address."""
+        from nectar.ledger import Ledger
+
+        if address not in self._ledgers:
+            self._ledgers[address] = Ledger(address)
+        return self._ledgers[address]
 
     @property
     def in_use(self) -> bool:
@@ -135,6 +163,13 @@ class Connection:
         return bool(self._sessions) or time.monotonic() - self._used_s < LINGER_S
 
     # In the loop
+
+    @property
+    def peer(self) -> PeerID:
+        """Our own name on the links that there are."""
+        if self._host is None:
+            raise UnreachableError("this connection has left the swarm")
+        return self._host.peer_id
 
     async def link(self, peer: PeerID, addresses: Sequence[Address]) -> Link:
         """The link to a peer. Raises SwarmError."""
@@ -189,6 +224,10 @@ class Connection:
         for session in list(self._sessions.values()):
             session.abandon()
         await asyncio.sleep(0)  # let their last messages leave
+        if self._farewells:
+            await asyncio.wait(self._farewells, timeout=FAREWELL_S)
+        for ledger in self._ledgers.values():
+            await ledger.aclose()
         await self._leave()
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:  # hivemind leaves some behind

@@ -42,3 +42,15 @@ class SessionError(ClientError):
 
 class RequestError(ClientError, ValueError):
     """What was asked for cannot be run through a swarm."""
+
+
+class PaymentError(ClientError):
+    """A session cannot be paid for as it was asked; the message says what to do."""
+
+
+class InsufficientFundsError(PaymentError):
+    """The account has fewer credits than the session must set aside."""
+
+
+class BudgetError(PaymentError):
+    """The session may set aside no more than its budget."""

@@ -18,7 +18,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open
 
 from nectar.connection import Connection, Listener
-from nectar.errors import ClientError, NoRouteError, SessionError
+from nectar.errors import ClientError, NoRouteError, PaymentError, SessionError
 from nectar.repair import Repair, Span
 from nectar.route import Hop, Route
 from nectar.routing import Candidate
@@ -41,6 +41,12 @@ class Owner(Listener, Protocol):
     def opening(self, hop: Hop, place: Neighbours) -> Open:
         """What a node is asked when its hop is new."""
         ...
+
+    async def prepare(self) -> None:
+        """The route's hops are known, and new ones are opened next. Raises PaymentError where nothing may be."""
+
+    def on_renumbered(self, before: int) -> None:
+        """No node goes on with the session under this number, and it has another now."""
 
     def on_placed(self) -> None:
         """All hops have been told their places, though none may have confirmed its own."""
@@ -82,7 +88,7 @@ class RouteKeeper:
         """Return with a whole route.
 
         `last` is the newest step's number, `answered` that of the last answered one. Raises NoRouteError or
-        SessionError when patience is over, or when the route has broken too often.
+        SessionError when patience is over, or when the route has broken too often; PaymentError at once.
         """
         started_s, before = time.monotonic(), self.spans
         if self.ready or (self.route.complete and not self.broken and not await self._leave_behind()):
@@ -96,6 +102,8 @@ class RouteKeeper:
                     try:
                         await self._mend(last, answered, effort)
                         break
+                    except PaymentError:
+                        raise
                     except (ClientError, SwarmError) as error:
                         failure = error
                     if effort is Effort.FORGIVE:
@@ -146,6 +154,7 @@ class RouteKeeper:
         self.broken = False
         if not self._still_complete():
             self._replace(candidates)
+        await self._owner.prepare()
         self.route.generation += 1
         self._give_places(answered)
         self._owner.on_placed()
@@ -203,9 +212,11 @@ class RouteKeeper:
             if link := self._connection.present_link(hop.peer):
                 link.send(self.number, Kind.CLOSE)
         if dropped and not any(hop.opened for hop in self.route.hops):
-            self._connection.remove(self.number)
+            before = self.number
+            self._connection.remove(before)
             self.number = self._connection.add(self._owner)
             self._lost_s.clear()
+            self._owner.on_renumbered(before)
 
     def _give_places(self, answered: int) -> None:
         for hop, place in zip(self.route.hops, self.route.places(answered), strict=True):
@@ -258,6 +269,12 @@ class RouteKeeper:
             self._connection.view.set_aside(hop.peer)
         self.note(f"{hop.peer[-6:]} (blocks {hop.start}:{hop.stop}) {reason}")
 
+    def restart(self, reason: str) -> None:
+        """Open the session anew on all nodes: they have done nothing wrong."""
+        for hop in self.route.hops:
+            self._lose(hop)
+        self.note(reason)
+
     def note(self, reason: str) -> None:
         log.info("session: %s", reason)
         self._reasons.append(reason)
@@ -292,7 +309,7 @@ class RouteKeeper:
             case ErrorCode.BUSY:
                 self._connection.view.leave_alone(hop.peer, error.retry_after_ms / 1000)
                 self.fail(hop, f"refused: {error.text}", aside=False)
-            case ErrorCode.EXPIRED:
+            case ErrorCode.EXPIRED | ErrorCode.UNPAID:
                 self.fail(hop, "ended the session: " + error.text, aside=False)
             case _:
                 self.fail(hop, f"refused: {error.text}")

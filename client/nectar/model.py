@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from nectar_protocol.identity import PeerID
@@ -24,13 +24,17 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from nectar.blocks import RemoteBlocks, RemoteModel, peer_set
+from nectar.blocks import Credits, RemoteBlocks, RemoteModel, peer_set, share
 from nectar.connection import Connection, shared_connection
 from nectar.errors import RequestError
 from nectar.head import share_head
 from nectar.remote import ATTENTION, RemoteCache, RemoteChain, mark_used
 from nectar.session import PATIENCE_S, Session
 from nectar.states import with_hidden_states
+
+if TYPE_CHECKING:
+    from nectar.purse import Purse
+    from nectar.wallet import Wallet
 
 DRAFT_ROOM = 64  # positions beyond the last token that drafts of speculative decoding may reach
 
@@ -57,6 +61,9 @@ class AutoDistributedModelForCausalLM:
         key_file: str | Path | None = None,
         patience_s: float = PATIENCE_S,
         trusted_peers: Collection[PeerID] | None = None,
+        ledger: str | None = None,
+        wallet: "Wallet | str | Path | None" = None,
+        cover: bool = True,
     ) -> Any:
         """A Transformers causal LM of the model's own family, connected to a swarm.
 
@@ -68,6 +75,10 @@ class AutoDistributedModelForCausalLM:
         ones to talk to; `key_file` gives this client an identity that lasts, for swarms that have such a list
         themselves. `patience_s` is how long a session waits when nobody serves some of its blocks. Only
         `trusted_peers` run the first and the last block, from whose hidden states text is recovered most easily.
+
+        `ledger` is the address of the ledger that turns work into credits: nodes that take its holds are shown one, and
+        `wallet`, a key file or a Wallet, pays for sessions with a weight. With `cover`, one session in twenty asks a
+        node afterwards what it received, where auditors do the same.
         Raises CheckpointError, DiskError, UnsupportedModelError, UnreachableError or RequestError.
         """
         trusted = peer_set(trusted_peers)
@@ -81,9 +92,10 @@ class AutoDistributedModelForCausalLM:
         if connection is None:
             allowed = None if allowed_peers is None else frozenset(allowed_peers)
             connection = shared_connection(initial_peers, allowed=allowed, key_file=key_file)
-        model.attach(
-            RemoteModel(connection, source.manifest.model_id, anatomy.blocks, anatomy.width, dtype, patience_s, trusted)
-        )
+        id, purse = source.manifest.model_id, open_purse(connection, ledger, wallet, cover)
+        if purse is not None:
+            connection.prefetch(purse.learn(id))
+        model.attach(RemoteModel(connection, id, anatomy.blocks, anatomy.width, dtype, patience_s, trusted, purse))
         return model
 
 
@@ -138,10 +150,23 @@ def _distributed_class(base: Any) -> Any:
             return out
 
         @torch.no_grad()
-        def generate(self, inputs: Any = None, *args: Any, session: Session | None = None, **kwargs: Any) -> Any:
+        def generate(
+            self,
+            inputs: Any = None,
+            *args: Any,
+            session: Session | None = None,
+            weight: int = 0,
+            budget: Credits | None = None,
+            **kwargs: Any,
+        ) -> Any:
             """Transformers' generate(). With `session`, what it holds already is not computed again: give the whole
-            text so far, old and new; what differs from the session's is rolled back."""
+            text so far, old and new; what differs from the session's is rolled back. Without one, `weight` and
+            `budget` are those of `RemoteBlocks.session`."""
+            if session is not None and (weight or budget is not None):
+                raise RequestError("a session has its weight and its budget already: give them to model.session(…)")
             if not kwargs.setdefault("use_cache", True) or CACHE in kwargs or OLD_CACHE in kwargs:
+                if weight or budget is not None:
+                    raise RequestError("weight and budget go with a session, which generate() has with its cache alone")
                 return super().generate(inputs, *args, **kwargs)
             ids = inputs if inputs is not None else kwargs.get("input_ids")
             short = short_length(self.config)
@@ -156,11 +181,12 @@ def _distributed_class(base: Any) -> Any:
                 return _generate_in(session, super().generate, ids, inputs, args, kwargs)
             room = _room(self.generation_config, ids, args, kwargs)
             each = _keeps_states(self.generation_config, args, kwargs)
+            paying = _paying(weight, budget, len(self.chain.parts(each)))
             with ExitStack() as stack:
 
                 def sessions(length: int) -> list[Session]:
                     stack.close()  # those before
-                    return [stack.enter_context(part.session(length)) for part in self.chain.parts(each)]
+                    return [stack.enter_context(part.session(length, **paying)) for part in self.chain.parts(each)]
 
                 if short is not None and _prompt_length(ids, kwargs) <= short < room:
                     cache = RemoteCache(*sessions(short), longer=lambda: sessions(room))
@@ -205,6 +231,28 @@ def _common_length(held: torch.Tensor | None, ids: torch.Tensor, position: int) 
     length = min(held.shape[1], ids.shape[1] - 1, position)
     same = (held[:, :length] == ids[:, :length].to(held.device)).all(0)
     return int(same.long().cumprod(0).sum())
+
+
+def _paying(weight: int, budget: Credits | None, parts: int) -> dict[str, Any]:
+    """The options of each of so many sessions that share a budget."""
+    if not weight and budget is None:
+        return {}
+    return {"weight": weight} if budget is None else {"weight": weight, "budget": share(budget, parts)}
+
+
+def open_purse(
+    connection: Connection, ledger: str | None, wallet: "Wallet | str | Path | None", cover: bool
+) -> "Purse | None":
+    """What sessions are paid from, where there is a ledger. Raises RequestError, LedgerClientError, KeyFileError."""
+    if ledger is None:
+        if wallet is not None:
+            raise RequestError("a wallet is of no use without its ledger: give ledger=URL")
+        return None
+    from nectar.purse import Purse
+    from nectar.wallet import Wallet
+
+    owner = wallet if wallet is None or isinstance(wallet, Wallet) else Wallet.open(ledger, wallet)
+    return Purse(connection.ledger(ledger), None if owner is None else owner.identity, cover=cover)
 
 
 def _config(default: GenerationConfig, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GenerationConfig:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from nectar_protocol.address import Address
+from nectar_protocol.announcement import Profile
 from nectar_protocol.errors import IdentityError
 from nectar_protocol.identity import PeerID, parse_peer_id
 from nectar_swarm.messages import Neighbours
@@ -32,10 +33,13 @@ class Hop:
     leaving: bool = False
     proof: int = 0
     routed: int = 0  # the generation of the last place that it confirmed
+    profile: Profile = Profile.F32
+    ledger: bytes = b""  # whose holds it takes
 
     @classmethod
     def of(cls, leg: Leg) -> "Hop":
-        return cls(leg.candidate.peer, leg.candidate.addresses, leg.start, leg.stop)
+        one = leg.candidate
+        return cls(one.peer, one.addresses, leg.start, leg.stop, profile=one.profile, ledger=one.ledger)
 
 
 class Route:

@@ -15,7 +15,7 @@ from random import Random
 from typing import Protocol
 
 from nectar_protocol.address import Address
-from nectar_protocol.announcement import Announcement
+from nectar_protocol.announcement import Announcement, Profile
 from nectar_protocol.identity import PeerID
 
 from nectar.errors import NoRouteError, UntrustedError
@@ -33,7 +33,7 @@ class Candidate:
     """A node that serves blocks [start, stop): `decode_s` for a token through all of them, `rtt_s` from here.
 
     A step waits `wait_s` there before it runs. `kv_free` is how many positions of KV are free, None if the node did
-    not say; `busy` while it wants to be left alone.
+    not say; `busy` while it wants to be left alone. `ledger` is the one whose holds it takes, if it takes any.
     """
 
     peer: PeerID
@@ -45,6 +45,8 @@ class Candidate:
     wait_s: float = 0.0
     kv_free: int | None = None
     busy: bool = False
+    profile: Profile = Profile.F32
+    ledger: bytes = b""
 
     @property
     def block_s(self) -> float:

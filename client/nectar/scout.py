@@ -166,6 +166,8 @@ class Scout:
             wait_s=SLOW_S if status is None else status.wait_us / 1e6,
             kv_free=None if status is None else status.kv_free,
             busy=self._view.is_busy(peer),
+            profile=node.profile,
+            ledger=b"" if status is None else status.ledger,
         )
         if status is not None:
             self._met[node.model, peer] = time.monotonic(), met

@@ -9,7 +9,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from nectar_protocol.errors import MalformedError
@@ -18,20 +20,26 @@ from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
+from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 from nectar_swarm.tensors import all_finite
 
+from nectar.caps import Extent
 from nectar.connection import Connection
 from nectar.errors import RequestError, SessionError
 from nectar.keeper import HUNG_MS, RouteKeeper
 from nectar.repair import Repair, Span
 from nectar.route import Hop, Route
+from nectar.spent import Spent
+
+if TYPE_CHECKING:
+    from nectar.payer import Payer
 
 PATIENCE_S = 6.0  # with three seconds to notice a silent peer, an error comes within ten
 STALL_CHECK_S = 1.0
 STALL_S = 15.0  # no answer for so long while no node computes: something was lost that must be sent again
 MAX_STALLS = 3
 MAX_STEP_BYTES = 48 << 20
+PAID_TOKENS = 512  # of a step that is paid for: nodes do no more without a signature
 
 
 class Session:
@@ -64,6 +72,25 @@ class Session:
         self._alarm: asyncio.TimerHandle | None = None
         self._minder: asyncio.Task[None] | None = None
         self._closed = False
+        self._payer: Payer | None = None
+        self._prompt = 0  # positions that the first step brings
+
+    @property
+    def spent(self) -> Spent:
+        """What it has cost so far, by what its nodes and we have signed; nothing where nothing is paid."""
+        return Spent() if self._payer is None else self._payer.spent
+
+    def pay(self, payer: "Payer") -> None:
+        """Have it paid for, before its first step."""
+        self._payer = payer
+
+    def history(self, peer: PeerID) -> list[Step]:
+        """What a node of the session says it has received, if that is what it has billed; also for two minutes after
+        it was closed. Raises SessionError.
+        """
+        if self._payer is None:
+            raise SessionError("only a session under a hold can ask for histories: give ledger=… to from_pretrained")
+        return self._connection.run(self._payer.histories.ask(peer))
 
     @property
     def route(self) -> tuple[Span, ...]:
@@ -112,6 +139,8 @@ class Session:
             )
         self.pads, self._keeper.route.positions = pads, batch * self.max_length
         per_step = max(1, MAX_STEP_BYTES // (batch * width * hidden.element_size()))
+        if self._payer is not None:
+            per_step, self._prompt = max(1, min(per_step, PAID_TOKENS // batch)), self._prompt or tokens
         outputs = []
         self.position = position
         for piece in torch.split(hidden.detach().cpu(), per_step, 1):  # here, so that the loop is not held up
@@ -144,7 +173,10 @@ class Session:
             answer.set_exception(SessionError("the session was closed"))
             return
         self._last += 1
-        self._history.append(Step(self._last, self._last, position, hidden, reorder))
+        step = Step(self._last, self._last, position, hidden, reorder)
+        self._history.append(step)
+        if self._payer is not None:
+            self._payer.asked(step)
         self._answer = answer
         if self._keeper.ready:
             self._pump()
@@ -227,15 +259,42 @@ class Session:
     # Called by the keeper of the route
 
     def opening(self, hop: Hop, place: Neighbours) -> Open:
-        return Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
+        request = Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
+        if self._payer is None:
+            return request
+        return replace(request, hold=self._payer.payment(hop, request, self._keeper.number))
+
+    async def prepare(self) -> None:
+        if self._payer is not None:
+            batch = len(self.pads or (0,))
+            await self._payer.prepare(self._keeper.route.hops, Extent(batch, self.max_length, self._prompt))
+
+    def on_renumbered(self, before: int) -> None:
+        if self._payer is not None:
+            self._payer.left(before)
 
     def on_placed(self) -> None:
+        if self._payer is not None:
+            self._payer.placed(self._keeper.route.hops, self._keeper.route.settled)
         self._sent = self._answered if self._keeper.route.hops[0].whole else 0
         self._pump()
+
+    # Called by the payer
+
+    def on_fault(self, peer: PeerID, reason: str, aside: bool) -> None:
+        hop = self._keeper.route.hop(peer)
+        if hop is not None and not hop.failed and not self._closed:
+            self._keeper.fail(hop, reason, aside=aside)
+
+    def on_worn(self, reason: str) -> None:
+        if not self._closed:
+            self._keeper.restart(reason)
 
     # Called by the connection
 
     def on_message(self, link: Link, kind: Kind, payload: bytes) -> None:
+        if self._payer is not None and self._payer.on_message(self._keeper.number, link, kind, payload):
+            return
         hop = self._keeper.route.hop(link.peer)
         if hop is None:
             return
@@ -246,10 +305,15 @@ class Session:
                 case Kind.ROUTED:
                     self._keeper.on_routed(hop, Routed.unpack(payload).generation)
                 case Kind.ERROR:
-                    if refusal := self._keeper.on_error(hop, Error.unpack(payload, link.version)):
-                        self._end_step(refusal)
+                    self._on_error(hop, Error.unpack(payload, link.version))
         except MalformedError as error:
             self._keeper.fail(hop, f"sent a broken message: {error}")
+
+    def _on_error(self, hop: Hop, error: Error) -> None:
+        is_unpaid = error.code is ErrorCode.UNPAID or (error.code is ErrorCode.DENIED and error.generation)
+        short = self._payer.on_refusal(hop) if self._payer is not None and is_unpaid else None
+        if refusal := self._keeper.on_error(hop, error) or short:
+            self._end_step(refusal)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
         self._keeper.on_dead(peer, reason)
@@ -275,6 +339,8 @@ class Session:
         self._answered = step.last
         self._keeper.settle(step.last)
         self._end_step(step.hidden)
+        if self._payer is not None:
+            self._payer.answered(step, hop.peer, payload)
 
     def _end_step(self, end: torch.Tensor | Exception) -> None:
         """Give the waiting step its answer, or the error that ends it."""
@@ -294,5 +360,7 @@ class Session:
             if link := self._connection.present_link(span.peer):
                 link.send(self._keeper.number, Kind.CLOSE)
         self._connection.remove(self._keeper.number)
+        if self._payer is not None:
+            self._payer.close(self._keeper.number)
         self._end_step(SessionError("the session was closed"))
         self._stop_minding()

@@ -8,7 +8,7 @@ from nectar_swarm.lean import importing
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.service import serve
-from nectar.cli.settings import data_folder
+from nectar.home import data_folder
 
 
 @click.command(short_help="A peer that introduces others and keeps the directory.")

@@ -6,7 +6,8 @@ import click
 
 from nectar.cli import options
 from nectar.cli.output import emit
-from nectar.cli.settings import data_folder, option
+from nectar.cli.settings import option
+from nectar.home import data_folder
 
 
 @click.command(short_help="Show a key's peer ID; make the key if there is none.")

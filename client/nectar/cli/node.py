@@ -13,7 +13,8 @@ from nectar import __version__
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.service import serve
-from nectar.cli.settings import data_folder, option
+from nectar.cli.settings import option
+from nectar.home import data_folder
 
 if TYPE_CHECKING:
     from nectar_node.node import Serving

@@ -23,13 +23,6 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, envvar=variable, show_envvar=True, **attributes)
 
 
-def data_folder() -> Path:
-    """Where keys live: $NECTAR_HOME, or nectar in the user's data folder."""
-    if folder := os.environ.get("NECTAR_HOME"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "nectar"
-
-
 def config_file() -> Path | None:
     """The nectar.toml that counts, if there is one."""
     if named := os.environ.get("NECTAR_CONFIG"):

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say, stdout
-from nectar.cli.settings import FILE_NAME, config_file, data_folder, option, write_setting
+from nectar.cli.settings import FILE_NAME, config_file, option, write_setting
+from nectar.home import data_folder
 
 if TYPE_CHECKING:
     from nectar.census import SeenModel

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from nectar.cli import options
-from nectar.cli.settings import data_folder, option
+from nectar.cli.settings import option
+from nectar.home import data_folder
 
 if TYPE_CHECKING:
     from nectar_ledger.home import Home
