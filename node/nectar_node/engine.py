@@ -27,6 +27,7 @@ from nectar_node.speed import Speed
 
 MIN_PROMPT_ROWS = 8
 FOLLOW_S = 0.002  # how long an idle thread waits for the step behind a replay
+HOLD_S = 0.05  # until it is looked again whether those who pay have gone
 WAIT_SMOOTHING = 0.1
 Deliver = Callable[[Work, torch.Tensor | Exception], None]
 
@@ -149,6 +150,9 @@ class Engine:
                 if self._stopped or not self._scheduler.rows:  # who was here has left meanwhile
                     continue
                 taken = self._scheduler.take(self._prompt_rows(), self._spare_rows(now_s))
+                if not taken:  # only such as those who pay should not have to wait for
+                    self._changed.wait(HOLD_S)
+                    continue
                 grants = [grant for first in taken for grant in self._with_next(first)]
                 self._running = {grant.work.flow for grant in grants}
                 for grant in grants:

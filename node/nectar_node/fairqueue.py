@@ -115,7 +115,10 @@ class FairQueue:
         if not self._paid:
             if batch.rows - batch.paid_rows <= spare_rows:
                 self._free_finish = free_finish  # they took nothing from anybody
-            self._fill(batch, prompt_rows, min(self._max_rows, max(batch.paid_rows, 1) + spare_rows))
+            if spare_rows < self._max_rows:
+                self._fill_spare(batch, max(batch.paid_rows, 1) + spare_rows)
+            else:
+                self._fill(batch, prompt_rows)
         return batch.grants
 
     # While somebody pays
@@ -186,7 +189,7 @@ class FairQueue:
             if self._batches - flow.batch > RETURN_BATCHES:
                 break
             weights[key] = flow.weight
-        return self.free_share / (1 - self.free_share) * sum(weights.values())
+        return self.free_share / (1 - self.free_share) * (sum(weights.values()) or 1)
 
     def _next_free(self) -> Work | None:
         """Whoever came first of those who decode, each fourth time of the prompts."""
@@ -198,17 +201,32 @@ class FairQueue:
 
     # What nobody pays for
 
-    def _fill(self, batch: _Batch, prompt_rows: int | None, room: int) -> None:
-        bounded = room < self._max_rows
+    def _fill_spare(self, batch: _Batch, room: int) -> None:
+        """Up to so many rows in all: who pays may be back at any time. Whoever has more in one token waits its turn."""
+        kept = room // PROMPT_SHARE if self._free_long else 0
+        for work in list(self._free_short):
+            left = batch.left(work)
+            tokens = min(left, (room - kept - batch.rows) // work.batch)
+            if tokens == left or (tokens > 0 and not batch.tokens):
+                self._give_free(batch, work, tokens)
+        for work in list(self._free_long):
+            tokens = min(batch.left(work), (room - batch.rows) // work.batch)
+            if tokens > 0:
+                self._give_free(batch, work, tokens)
+        if not batch.tokens and self._free_finish <= self._clock:
+            self._free_finish = max(self._free_finish, self._before)
+            if work_in_turn := self._next_free():
+                self._free_finish += _cost(work_in_turn, 1) / self._free_weight()
+                self._give_free(batch, work_in_turn, 1)
+
+    def _fill(self, batch: _Batch, prompt_rows: int | None) -> None:
+        room = self._max_rows - batch.rows
         first = not batch.tokens
-        kept = math.ceil(room / PROMPT_SHARE) if self._free_long else 0
-        room -= batch.rows
+        kept = self._max_rows // PROMPT_SHARE if self._free_long else 0
         for work in list(self._free_short):
             tokens = batch.left(work)
             if tokens * work.batch > room - kept and batch.tokens:
                 break
-            if bounded and tokens * work.batch > room - kept:
-                tokens = max(1, (room - kept) // work.batch)
             room -= tokens * work.batch
             self._give_free(batch, work, tokens)
         if prompt_rows is not None:

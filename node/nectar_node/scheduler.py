@@ -98,8 +98,8 @@ class Scheduler(Protocol):
         """A flow has ended; none of its works waits."""
 
     def take(self, prompt_rows: int | None, spare_rows: int = MAX_ROWS) -> list[Grant]:
-        """The next iteration: something, if anything waits. Of prompts at most so many rows, or each whole (None).
+        """The next iteration; of prompts at most so many rows, or each whole (None).
 
-        It may have `spare_rows` more than is fair to those who pay, as these add little to its time. What is not
-        granted in full goes on waiting.
+        It may have `spare_rows` more than is fair to those who pay, as these add little to its time; with fewer than
+        `MAX_ROWS` of them it may be empty, until somebody's turn comes. What is not granted in full goes on waiting.
         """

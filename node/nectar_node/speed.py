@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from nectar_node.line import Line
 
 PROMPT_ROWS = 32  # from which an iteration without decoding tells what a prompt's token costs
-STRETCH = 0.5  # by how much of an empty iteration's time one may be longer than it must
+STRETCH = 0.5  # by how much of a single row's time an iteration may be longer than it must
 MANY_ROWS = 1 << 16
 SMOOTHING = 0.1
 
@@ -44,11 +44,10 @@ class Speed:
 
     @property
     def spare_rows(self) -> int:
-        """Rows that make an iteration longer by half of what it takes at least: two with these last no longer than
-        three of a single row."""
-        row_s = self._line.row_s(self.prefill_s)
-        least_s = STRETCH * self._line.at(0, self.prefill_s)
-        return int(least_s / row_s) if least_s < MANY_ROWS * row_s else MANY_ROWS
+        """Rows that make an iteration longer by half of what one of a single row takes: two with these last no longer
+        than three without."""
+        row_s, single_s = self._line.row_s(self.prefill_s), self._line.at(1, self.prefill_s)
+        return int(STRETCH * single_s / row_s) if STRETCH * single_s < MANY_ROWS * row_s else MANY_ROWS
 
     @property
     def decode_us(self) -> int:

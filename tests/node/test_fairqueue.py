@@ -2,73 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nectar_node.fairqueue import FairQueue
-from nectar_node.scheduler import MAX_ROWS, Grant, Work
-from nectar_swarm.history import InMemory
+from nectar_node.scheduler import MAX_ROWS, Work
 
+from tests.node.crowd import WEIGHTS, Crowd, prompt, token, work
 from tests.node.firstcome import FirstCome
-
-WEIGHTS = (1, 2, 4, 8)
-NOTHING = InMemory(torch.zeros(0))
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """In a KV's place."""
-
-    start: int
-    stop: int
-
-
-def work(flow: Hashable, weight: int, tokens: int = 1, batch: int = 1, blocks: int = 4) -> Work:
-    return Work(flow, Blocks(0, blocks), 0, batch, tokens, NOTHING, weight=weight)
-
-
-class Crowd:
-    """Sessions (weight, number) that always want their next step, and have it `late` iterations after their last."""
-
-    def __init__(self, queue: FairQueue, step: Callable[[Hashable, int], Work], late: int = 0) -> None:
-        self.queue, self.step = queue, step
-        self.away: list[list[tuple[int, int]]] = [[] for _ in range(late)]
-        self.got: Counter[tuple[int, int]] = Counter()
-        self.iterations: list[list[Grant]] = []
-
-    def join(self, weight: int, count: int) -> None:
-        for number in range(count):
-            self.queue.add(self.step((weight, number), weight))
-
-    def run(self, iterations: int, prompt_rows: int | None = MAX_ROWS, spare_rows: int = MAX_ROWS) -> None:
-        for _ in range(iterations):
-            grants = self.queue.take(prompt_rows, spare_rows)
-            self.iterations.append(grants)
-            for grant in grants:
-                self.got[grant.work.flow] += grant.rows
-                grant.work.done += grant.tokens
-            self.away.append([grant.work.flow for grant in grants if not grant.work.left])
-            for flow in self.away.pop(0):
-                self.queue.add(self.step(flow, flow[0]))
-
-    def shares(self) -> dict[int, float]:
-        return {weight: self.rows(weight) / self.got.total() for weight in (0, *WEIGHTS)}
-
-    def rows(self, weight: int) -> int:
-        return sum(rows for (of, _), rows in self.got.items() if of == weight)
-
-
-def token(flow: Hashable, weight: int) -> Work:
-    return work(flow, weight)
-
-
-def prompt(flow: Hashable, weight: int) -> Work:
-    return work(flow, weight, tokens=1000)
-
 
 # Shares
 
@@ -227,6 +170,32 @@ def test_a_free_step_of_many_rows_waits_for_its_turn_and_gets_it(batch: int) -> 
     crowd.join(0, 1)
     crowd.run(10_000, spare_rows=0)
     assert 0.05 <= crowd.shares()[0] <= 0.15
+
+
+@pytest.mark.parametrize("tokens", [1, 100])
+def test_a_free_step_of_many_rows_does_not_slip_in_while_those_who_pay_are_away(tokens: int) -> None:
+    def step(flow: Hashable, weight: int) -> Work:
+        return work(flow, weight, 1 if weight else tokens, 1 if weight else 300)
+
+    crowd = Crowd(FairQueue(), step, late=1)
+    crowd.join(8, 1)  # in every other iteration
+    crowd.join(0, 2)
+    crowd.run(20_000, spare_rows=5)
+    assert 0.05 <= crowd.shares()[0] <= 0.15
+    assert all(grants for grants in crowd.iterations[::2]), "who pays does not wait"
+
+
+def test_small_free_steps_pass_a_large_one_that_waits_for_its_turn() -> None:
+    queue = FairQueue()
+    queue.add(work("paid", 1))
+    queue.take(8, 3)
+    queue._free_finish = 1e9
+    queue.add(work("large", 0, batch=300))
+    assert queue.take(8, 3) == []
+    for number in range(9):
+        queue.add(work(number, 0))
+    assert [grant.work.flow for grant in queue.take(8, 3)] == [0, 1, 2, 3]
+    assert queue.take(8)[0].work.flow == "large", "once nobody pays"
 
 
 # Iterations

@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Hashable
 
+import pytest
 import torch
+from nectar_node.scheduler import Work
 from nectar_node.speed import Speed
+from nectar_swarm.history import InMemory
 
-from tests.node.engines import Bench, Doubling
+from tests.node.engines import KV, Bench, Doubling
 
 PAID = 5.0
 
@@ -55,3 +58,22 @@ async def test_what_free_sessions_wait_for_is_known_and_longer_while_somebody_pa
     assert bench.engine.free_wait_s == 1.5
     bench.submit("paid", tokens=1000, weight=2)
     assert bench.engine.free_wait_s == 15.0
+
+
+async def test_a_step_of_many_rows_that_nobody_pays_for_waits_until_those_who_pay_have_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(Doubling(), Steady())
+    bench.runner.allow()
+    bench.submit("paid", weight=1)
+    await bench.results(1)
+    for _ in range(2):
+        bench.engine.submit(Work("large", KV(), 0, 10, 1, InMemory(torch.ones(10, 1, 2))))
+    assert [work.flow for work, _ in await bench.results(1)] == ["large"], "it is its turn"
+    bench.submit("paid", weight=1)
+    assert [work.flow for work, _ in await bench.results(1)] == ["paid"]
+    assert bench.engine.queued == 10
+    monkeypatch.setattr("nectar_node.attendance.RECENT_S", 0.0)
+    assert [work.flow for work, _ in await bench.results(1)] == ["large"]
+    bench.engine.stop()
+    await bench.engine.join()
