@@ -22,6 +22,7 @@ from nectar_swarm.link import Link
 from nectar_swarm.messages import Open, Step
 from nectar_swarm.payment import Payment, opening
 from nectar_swarm.tensors import CODES
+from nectar_swarm.vectors import vector_digests
 
 from nectar.book import Book
 from nectar.caps import Extent
@@ -34,7 +35,6 @@ from nectar.renewal import Renewal
 from nectar.route import Hop
 from nectar.spent import Spent
 from nectar.tab import Decision, Fault, Signed, Tab
-from nectar.vectors import vectors
 
 PAID_VERSION = 3  # of the wire, the first that has bills
 OPEN_S = 3.0  # for which a session waits for its hold
@@ -202,8 +202,7 @@ class Payer:
         asyncio.get_running_loop().call_soon(function, *arguments)
 
     def _on_sent(self, step: Step) -> None:
-        rows, positions, _ = step.hidden.shape
-        self._decide(self._tab.sent(step.last, digests(self._salt, vectors(step.hidden), rows, positions)))
+        self._decide(self._tab.sent(step.last, vector_digests(self._salt, step.hidden)))
 
     def _on_answered(self, step: Step, line: Line | None, payload: bytes) -> None:
         rows, positions, _ = step.hidden.shape
