@@ -9,7 +9,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -195,11 +194,12 @@ class Spool:
             database.executemany("INSERT OR REPLACE INTO past VALUES (?, ?)", past.items())
 
     def close(self) -> None:
-        """Flush, and close the file. Raises TillError."""
+        """Flush, and close the file; once more does nothing. Raises TillError."""
         try:
-            self.flush()
+            if not self.is_flushed:
+                self.flush()
         finally:
-            with self._writing, suppress(sqlite3.Error):
+            with self._writing:
                 self._database.close()
 
 

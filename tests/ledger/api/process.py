@@ -1,4 +1,4 @@
-"""A served ledger as a process of its own: `python -m tests.ledger.api.process FOLDER`. Prints its URL."""
+"""A served ledger as a process of its own: `python -m tests.ledger.api.process FOLDER [PORT]`. Prints its URL."""
 
 import sys
 from pathlib import Path
@@ -10,12 +10,12 @@ from tests.ledger.api.served import NO_LIMITS, Clock, open_service, usual
 from tests.ledger.world import World
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, port: int = 0) -> None:
     world = World()
     service = open_service(folder, world, Clock())
     service.submit(usual(world)).result()
-    serve(create_app(service, NO_LIMITS), "127.0.0.1", 0, lambda url: print(url, flush=True))
+    serve(create_app(service, NO_LIMITS), "127.0.0.1", port, lambda url: print(url, flush=True))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
