@@ -11,15 +11,12 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
 
 from nectar.book import Book
-from nectar.histories import Histories
 
 LINGER_S = 2.0
 
 
 class Heir(Protocol):
     """Who takes what still comes."""
-
-    histories: Histories
 
     def on_message(self, number: int, link: Link, kind: Kind, payload: bytes) -> bool: ...
 
@@ -52,10 +49,7 @@ class Farewell:
     # Called by the connection
 
     def on_message(self, link: Link, kind: Kind, payload: bytes) -> None:
-        if kind is Kind.ERROR:
-            self._heir.histories.on_error(link, payload)
-        else:
-            self._heir.on_message(self._number, link, kind, payload)
+        self._heir.on_message(self._number, link, kind, payload)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
         self._news.set()

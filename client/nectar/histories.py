@@ -12,7 +12,7 @@ from nectar_protocol.opening import HistoryRequest
 from nectar_protocol.policy import Swarm
 from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, Step
+from nectar_swarm.messages import Error, ErrorCode, Step
 from nectar_swarm.past import HistoryCall, Past
 
 from nectar.book import Book
@@ -21,6 +21,7 @@ from nectar.inquiry import Inquiry, WrongPastError
 from nectar.purse import Purse
 
 PATIENCE_S = 30.0
+REFUSALS = (ErrorCode.DENIED, ErrorCode.FAILED, ErrorCode.MALFORMED)
 COVER = 1 / 20  # of the sessions in an open swarm
 
 log = logging.getLogger(__name__)
@@ -80,12 +81,16 @@ class Histories:
         if inquiry.done and not told.done():
             told.set_result(None)
 
-    def on_error(self, link: Link, payload: bytes) -> None:
-        """A refusal, where no step can be what is refused."""
-        if link.peer in self._asked:
-            with contextlib.suppress(MalformedError):
-                text = Error.unpack(payload, link.version).text
-                self._end(link.peer, SessionError(f"{link.peer} shows no history: {text}"))
+    def on_error(self, link: Link, payload: bytes) -> bool:
+        """Is this the refusal of a history? Steps are refused as well, but seldom, and not by who is asked for one."""
+        if link.peer not in self._asked:
+            return False
+        with contextlib.suppress(MalformedError):
+            error = Error.unpack(payload, link.version)
+            if error.code in REFUSALS and not error.generation:
+                self._end(link.peer, SessionError(f"{link.peer} shows no history: {error.text}"))
+                return True
+        return False
 
     def _end(self, peer: PeerID, error: SessionError) -> None:
         _, told = self._asked[peer]

@@ -2,13 +2,12 @@
 
 import hashlib
 
-from nectar_protocol.commitment import digests
 from nectar_swarm.messages import Step
 from nectar_swarm.past import Past
+from nectar_swarm.vectors import vector_digests
 
 from nectar.line import Line, Took
 from nectar.trail import joined
-from nectar.vectors import vectors
 
 MAX_PARTS = 1 << 22
 
@@ -52,7 +51,5 @@ class Inquiry:
             self._found += 1
 
     def _took(self, step: Step, due: Took) -> Took:
-        rows, positions, _ = step.hidden.shape
-        hashed = digests(self.line.terms.salt, vectors(step.hidden), rows, positions)
-        inputs = hashlib.sha256(joined(hashed)).digest()
-        return Took(due.first, step.last, step.position, positions, tuple(step.reorder), inputs)
+        inputs = hashlib.sha256(joined(vector_digests(self.line.terms.salt, step.hidden))).digest()
+        return Took(due.first, step.last, step.position, step.hidden.shape[1], tuple(step.reorder), inputs)

@@ -1,8 +1,10 @@
 """A client's ledger: what is known of it, once for all sessions of a process, and the way to it in one event loop."""
 
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from nectar_ledger_client.aclient import AsyncLedgerClient
 from nectar_ledger_client.errors import RefusedError
@@ -18,6 +20,8 @@ RETRIES = Retries(tries=2, first_s=0.1, longest_s=1.0)
 DOWN_S = 30.0  # how long a ledger that did not answer is not asked again
 UNKNOWN_S = 60.0  # nor for what it did not know
 NOT_FOUND = 404
+TIME = re.compile(r"\b(\d{13,15})\b")  # the only number of that size in such a refusal
+T = TypeVar("T")
 
 
 @dataclass
@@ -80,7 +84,6 @@ class Ledger:
     async def learn(self, model: ModelID) -> None:
         """Its identity, its policy and the model's entry, as far as they are not known yet."""
         if self._facts.known is None:
-            await self.set_clock()
             self._facts.known = await self.client.known()
         if self._facts.policy is None:
             await self.renew_policy()
@@ -92,9 +95,22 @@ class Ledger:
                     raise
                 self.forget_model(model)
 
-    async def set_clock(self) -> None:
-        info = await self.client.ledger()
-        self._facts.ahead_s = info.time_ms / 1000 - self._clock_s()
+    def set_clock(self, refusal: RefusedError) -> None:
+        """Go by the ledger's clock from now on, which it tells whom it refuses for the time. Raises the refusal."""
+        told = TIME.search(refusal.message)
+        if told is None:
+            raise refusal
+        self._facts.ahead_s = int(told[1]) / 1000 - self._clock_s()
+
+    async def in_time(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What a signed request is answered, after another one if it was not signed for the ledger's time."""
+        try:
+            return await ask()
+        except RefusedError as error:
+            if error.code != "clock-skew":
+                raise
+            self.set_clock(error)
+        return await ask()
 
     async def renew_policy(self) -> None:
         """Models too: what is new in one may be so in the others."""

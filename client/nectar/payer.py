@@ -7,6 +7,7 @@ but once before the session opens, and then behind its back.
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from nectar_swarm.link import Link
 from nectar_swarm.messages import Open, Step
 from nectar_swarm.payment import Payment, opening
 from nectar_swarm.tensors import CODES
+from nectar_swarm.vectors import vector_digests
 
 from nectar.book import Book
 from nectar.caps import Extent
@@ -34,7 +36,6 @@ from nectar.renewal import Renewal
 from nectar.route import Hop
 from nectar.spent import Spent
 from nectar.tab import Decision, Fault, Signed, Tab
-from nectar.vectors import vectors
 
 PAID_VERSION = 3  # of the wire, the first that has bills
 OPEN_S = 3.0  # for which a session waits for its hold
@@ -79,10 +80,11 @@ class Payer:
         self._key, self._salt = Identity.generate(), secrets.token_bytes(32)
         self._tab, self._book = Tab(self._key), Book()
         self._renewal = Renewal(self._book, purse, self._key, self)
-        self.histories = Histories(network, self._book, purse, self._key)
+        self._histories = Histories(network, self._book, purse, self._key)
         self._unmetered: set[PeerID] = set()
         self._is_prepared = self._closed = False
-        self._farewells: dict[int, Farewell] = {}
+        self._farewells: dict[int, Farewell] = {}  # by number, of what was closed
+        self._ears: Counter[int] = Counter()
 
     @property
     def spent(self) -> Spent:
@@ -202,8 +204,7 @@ class Payer:
         asyncio.get_running_loop().call_soon(function, *arguments)
 
     def _on_sent(self, step: Step) -> None:
-        rows, positions, _ = step.hidden.shape
-        self._decide(self._tab.sent(step.last, digests(self._salt, vectors(step.hidden), rows, positions)))
+        self._decide(self._tab.sent(step.last, vector_digests(self._salt, step.hidden)))
 
     def _on_answered(self, step: Step, line: Line | None, payload: bytes) -> None:
         rows, positions, _ = step.hidden.shape
@@ -217,9 +218,9 @@ class Payer:
         if kind is Kind.BILL:
             self._soon(self._on_bill, number, link.peer, payload)
         elif kind is Kind.PAST:
-            self.histories.on_past(link.peer, payload)
+            self._histories.on_past(link.peer, payload)
         else:
-            return False
+            return kind is Kind.ERROR and self._histories.on_error(link, payload)
         return True
 
     def _on_bill(self, number: int, peer: PeerID, payload: bytes) -> None:
@@ -289,7 +290,28 @@ class Payer:
 
     def _await_finals(self, number: int) -> None:
         self._farewells[number] = Farewell(number, self, self._book, self._network.present_link)
+        self._listen(number)
+
+    def _listen(self, number: int) -> None:
+        """Hear what comes for a session that was closed, as long as anybody wants to."""
+        self._ears[number] += 1
         self._network.hand_over(number, self._farewells[number])
+
+    def _hear_no_more(self, number: int) -> None:
+        self._ears[number] -= 1
+        if not self._ears[number]:
+            self._network.remove(number)
+
+    async def history(self, peer: PeerID) -> list[Step]:
+        """What a node says it has received, if that is what it has billed. Raises SessionError."""
+        line = self._book.line(peer)
+        if line is None or line.number not in self._farewells:
+            return await self._histories.ask(peer)
+        self._listen(line.number)
+        try:
+            return await self._histories.ask(peer)
+        finally:
+            self._hear_no_more(line.number)
 
     async def _part(self) -> None:
         """Sign the last bills, settle them, and now and then ask for a history."""
@@ -297,10 +319,9 @@ class Payer:
             await farewell.wait()
         for bought in self._book.holds:
             await self._settle(bought)
-        await self.histories.cover()
-        await asyncio.sleep(0)
+        await self._histories.cover()
         for number in self._farewells:
-            self._network.remove(number)
+            self._hear_no_more(number)
 
     async def _settle(self, bought: Bought) -> None:
         """What final receipts leave goes back at once. A free hold has set nothing aside."""

@@ -177,7 +177,7 @@ class Purse:
     async def close(self, session: Identity, hold: SignedHold, receipts: list[SignedReceipt], is_whole: bool) -> None:
         """Settle a session's final receipts, so that what they leave goes back at once. Raises LedgerClientError."""
         if receipts:
-            await self.ledger.client.send_receipts(session, receipts)
+            await self.ledger.in_time(lambda: self.ledger.client.send_receipts(session, receipts))
         if not is_whole:
             command = CloseHold(
                 hold.hold.ledger, secrets.token_bytes(16), self.ledger.now_ms + COMMAND_LIFE_MS, session.public,
@@ -212,7 +212,7 @@ class Purse:
             case "unknown-model" if order is not None:
                 self.ledger.forget_model(order.model)
             case "wrong-expiry" | "command-expired":
-                await self.ledger.set_clock()
+                self.ledger.set_clock(error)
             case "insufficient-funds" if self.wallet is not None:
                 await self.fund(self.wallet, needed_ucr)
             case _:
@@ -222,7 +222,7 @@ class Purse:
         """See to it that the purse has so much, by a round amount. Raises InsufficientFundsError, LedgerClientError."""
         client, policy = self.ledger.client, self.ledger.policy
         assert policy is not None
-        has_ucr = await _or_nothing(client.purse(wallet))
+        has_ucr = await _or_nothing(self.ledger.in_time(lambda: client.purse(wallet)))
         step = policy.purse_step_ucr
         amount_ucr = -(-max(1, needed_ucr - has_ucr) // step) * step
         balance_ucr = await _or_nothing(client.balance(wallet.public))

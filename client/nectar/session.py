@@ -90,7 +90,7 @@ class Session:
         """
         if self._payer is None:
             raise SessionError("only a session under a hold can ask for histories: give ledger=… to from_pretrained")
-        return self._connection.run(self._payer.histories.ask(peer))
+        return self._connection.run(self._payer.history(peer))
 
     @property
     def route(self) -> tuple[Span, ...]:

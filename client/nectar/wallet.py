@@ -4,20 +4,20 @@ Whoever has the file has the credits; losing it is losing them. It never appears
 """
 
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 from nectar_ledger_client.accounts import Balance, PurseLine, StatementLine
 from nectar_ledger_client.accounts import Purse as PurseBalance
+from nectar_ledger_client.binding import complete_request, parse_request
 from nectar_ledger_client.client import LedgerClient
-from nectar_ledger_client.errors import RefusedError, UntrustedError
+from nectar_ledger_client.errors import RefusedError
 from nectar_ledger_client.work import HoldView, NodeView
-from nectar_protocol.command import SignedCommand
-from nectar_protocol.commands import BindPayee, FundPurse, WithdrawPurse, parse_command
-from nectar_protocol.errors import MalformedError
-from nectar_protocol.identity import SIGNATURE_SIZE, Identity, PublicKey
+from nectar_protocol.commands import FundPurse, WithdrawPurse
+from nectar_protocol.errors import ProtocolError
+from nectar_protocol.identity import Identity, PublicKey
 from nectar_swarm.keyfile import load_or_create_key
 
 from nectar.errors import RequestError
@@ -25,7 +25,6 @@ from nectar.home import data_folder
 from nectar.ledger import NOT_FOUND
 
 COMMAND_LIFE_MS = 300_000
-T = TypeVar("T")
 
 
 def default_file() -> Path:
@@ -101,39 +100,27 @@ class Wallet:
         """Move a round amount from the purse back into the balance; the entry that it became."""
         return self._move(WithdrawPurse, amount_ucr)
 
-    def bind(self, request: bytes) -> tuple[BindPayee, int | None]:
-        """Be the payee of a node whose request this is: a bind-payee command and the node's signature.
+    def bind(self, request: str) -> tuple[PublicKey, int | None]:
+        """Be the payee of the node that has printed this request: the node, and the entry that the binding became.
 
-        Returns the command and the entry that it became. Raises RequestError for what is no such request, or not for
-        this account on this ledger.
+        Raises RequestError for what is no such request, or not one for this account on this ledger.
         """
-        command, signature = read_binding(request)
-        ledger = self.client.known().ledger
-        if command.payee != self.account:
-            raise RequestError(f"this node asks to be bound to account {command.payee.hex()}, not to this wallet's")
-        if command.ledger != ledger:
-            raise RequestError(f"this request is for the ledger {command.ledger.hex()}, not for {ledger.hex()}")
-        signed = SignedCommand(command, (signature, command.sign_as("payee", self.identity)))
-        return command, self.client.send_command(signed).index
+        try:
+            command, _ = parse_request(request)
+            if command.payee != self.account:
+                raise RequestError(f"the node wants account {command.payee.hex()} for its payee, not this wallet's")
+            ledger = self.client.known().ledger
+            if command.ledger != ledger:
+                raise RequestError(f"the request is for the ledger {command.ledger.hex()}; this is {ledger.hex()}")
+            signed = complete_request(request, self.identity)
+        except ProtocolError as error:
+            raise RequestError(f"this is no node's request: {error}") from error
+        return command.node, self.client.send_command(signed).index
 
     def _move(self, kind: type[FundPurse | WithdrawPurse], amount_ucr: int) -> int | None:
         step = self.client.policy().purse_step_ucr
         if amount_ucr <= 0 or amount_ucr % step:
             raise RequestError(f"a purse moves multiples of {step} µcr, so that amounts tell nothing; not {amount_ucr}")
-        info = self.client.ledger()
-        known = self.client.known()
-        if info.ledger != known.ledger:
-            raise UntrustedError("the ledger says that it is another one than its first entry shows")
-        command = kind(known.ledger, secrets.token_bytes(16), info.time_ms + COMMAND_LIFE_MS, self.account, amount_ucr)
+        expires_ms = time.time_ns() // 1_000_000 + COMMAND_LIFE_MS
+        command = kind(self.client.known().ledger, secrets.token_bytes(16), expires_ms, self.account, amount_ucr)
         return self.client.send_command(command.signed(self.identity)).index
-
-
-def read_binding(request: bytes) -> tuple[BindPayee, bytes]:
-    """A bind-payee command and its node's signature, not verified. Raises RequestError."""
-    try:
-        signed = parse_command(request + bytes(SIGNATURE_SIZE))  # the payee's, which is yet to be made
-    except MalformedError as error:
-        raise RequestError(f"this is no request to be bound to a payee: {error}") from error
-    if not isinstance(signed.command, BindPayee):
-        raise RequestError(f"this is no request to be bound to a payee, but a {signed.command.NAME}")
-    return signed.command, signed.signatures[0]

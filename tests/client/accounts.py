@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from nectar.line import Line
 from nectar.tab import Decision, Fault, Signed, Tab
-from nectar.vectors import vectors
 from nectar_protocol.announcement import Profile
-from nectar_protocol.commitment import StepHeader, StepKind, digests
+from nectar_protocol.commitment import StepHeader, StepKind
 from nectar_protocol.identity import Identity
 from nectar_protocol.metering import Meter
 from nectar_protocol.modelentry import AuditState, BlockCost, ModelEntry
@@ -23,6 +22,7 @@ from nectar_protocol.tally import Tally, Terms
 from nectar_swarm.bills import Bill, BilledStep
 from nectar_swarm.history import History
 from nectar_swarm.messages import Step
+from nectar_swarm.vectors import vector_digests
 
 HOLD, SALT, MODEL = b"h" * 32, b"s" * 32, b"m" * 32
 BLOCKS, WIDTH, NUMBER = 8, 2, 7
@@ -66,9 +66,8 @@ class Biller:
         first = max(step.first, self.accepted + 1)
         assert step.first <= self.accepted + 1
         out = step.hidden + torch.randn(step.hidden.shape, generator=noise)
-        rows, positions, _ = out.shape
         header = StepHeader(StepKind.FORWARD, step.position, step.reorder)
-        hashed = (digests(SALT, vectors(hidden), rows, positions) for hidden in (step.hidden, out))
+        hashed = (vector_digests(SALT, hidden) for hidden in (step.hidden, out))
         self.unbilled.append(BilledStep(first, step.last, header, *hashed))
         self.accepted = step.last
         self.history.append(Step(first, step.last, step.position, out, step.reorder))
@@ -147,7 +146,7 @@ class Play:
         self.tab.ask(self.last, self.rows, self.position, tokens, reorder)
         self.history.append(Step(self.last, self.last, self.position, hidden, reorder))
         self.position += tokens
-        self.hear(self.tab.sent(self.last, digests(SALT, vectors(hidden), self.rows, tokens)))
+        self.hear(self.tab.sent(self.last, vector_digests(SALT, hidden)))
 
     def flow(self, hops: int | None = None) -> None:
         """Through so many nodes; through all of them, it is answered."""
@@ -165,10 +164,9 @@ class Play:
         last = self.nodes[-1]
         (step,) = [step for step in last.history.after(last.sent, self.settled) if step.last == self.last]
         last.sent = self.answered = self.last
-        rows, positions, _ = step.hidden.shape
         for node in self.nodes:
             node.whole = True
-        self.hear(self.tab.answered(self.last, last.line, digests(SALT, vectors(step.hidden), rows, positions)))
+        self.hear(self.tab.answered(self.last, last.line, vector_digests(SALT, step.hidden)))
 
     def step(self) -> None:
         """Whatever a client may do: prompts, tokens, drafts that are rolled back, beams, steps that are given up."""

@@ -64,7 +64,7 @@ class World:
     """What anybody signs for one ledger, whose ID follows from its genesis. Command IDs are counted."""
 
     def __init__(self, policy: Policy = POLICY, model: ModelEntry = MODEL, start_ms: int = START_MS) -> None:
-        self.keys, self.policy, self.model = Keys(), policy, model
+        self.keys, self.policy, self.model, self.start_ms = Keys(), policy, model, start_ms
         self.policies = {policy.id: policy}
         keys = self.keys
         self.genesis = Genesis(
