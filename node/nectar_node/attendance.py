@@ -17,6 +17,7 @@ SMOOTHING = 0.25
 class _Flow:
     rows: int = 0
     short: bool = False
+    paid: bool = False
     left_s: float = math.inf  # when its last step was done; infinity while one is here
     absence_s: float = 0.0
     deviation_s: float = 0.0
@@ -26,7 +27,7 @@ class _Flow:
         """When it should be back, at the latest; for one whose absences are not known, when it left."""
         return self.left_s + self.absence_s + DEVIATIONS * self.deviation_s
 
-    def came(self, now_s: float, rows: int, *, short: bool) -> None:
+    def came(self, now_s: float, rows: int, *, short: bool, paid: bool) -> None:
         if self.left_s < now_s:
             absence_s = now_s - self.left_s
             if self.absence_s and self.short:
@@ -34,7 +35,7 @@ class _Flow:
                 self.absence_s += SMOOTHING * (absence_s - self.absence_s)
             else:
                 self.absence_s, self.deviation_s = absence_s, 0.0
-        self.rows, self.short, self.left_s = rows, short, math.inf
+        self.rows, self.short, self.paid, self.left_s = rows, short, paid, math.inf
 
 
 class Attendance:
@@ -43,8 +44,8 @@ class Attendance:
     def __init__(self) -> None:
         self._flows: dict[Hashable, _Flow] = {}
 
-    def came(self, key: Hashable, now_s: float, rows: int, *, short: bool) -> None:
-        self._flows.setdefault(key, _Flow()).came(now_s, rows, short=short)
+    def came(self, key: Hashable, now_s: float, rows: int, *, short: bool, paid: bool = False) -> None:
+        self._flows.setdefault(key, _Flow()).came(now_s, rows, short=short, paid=paid)
 
     def left(self, key: Hashable, now_s: float) -> None:
         if (flow := self._flows.get(key)) is not None:
@@ -58,13 +59,21 @@ class Attendance:
         active = [flow for flow in self._flows.values() if now_s - flow.left_s < RECENT_S]
         return len(active), any(flow.short for flow in active)
 
-    def wait_until(self, now_s: float, here: int, iteration_s: Callable[[int], float]) -> float:
+    def somebody_pays(self, now_s: float) -> bool:
+        """Is anybody who pays here, or was lately?"""
+        return any(flow.paid and now_s - flow.left_s < RECENT_S for flow in self._flows.values())
+
+    def wait_until(
+        self, now_s: float, here: int, iteration_s: Callable[[int], float], *, only_paid: bool = False
+    ) -> float:
         """Until when it is worth that so many rows wait for those who decode and are away; the past when for nobody.
+        Who pays waits for no others (`only_paid`).
 
         `iteration_s` says how long so many rows take. Who comes back to a running iteration waits for its end and
         takes one more; who is waited for shares this one. It is worth it when all rows together wait less.
         """
-        away = [flow for flow in self._flows.values() if flow.short and now_s < flow.expected_s < math.inf]
+        flows = [flow for flow in self._flows.values() if flow.short and (flow.paid or not only_paid)]
+        away = [flow for flow in flows if now_s < flow.expected_s < math.inf]
         coming, best_s, until_s = 0, 0.0, -math.inf
         for flow in sorted(away, key=lambda flow: flow.expected_s):
             coming += flow.rows

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby, islice
@@ -19,15 +19,16 @@ from itertools import groupby, islice
 import torch
 
 from nectar_node.attendance import Attendance
+from nectar_node.fairqueue import FairQueue
+from nectar_node.pieces import Result, all_shares, groups_of, piece_of, shares_of
 from nectar_node.runner import Piece, Runner
-from nectar_node.scheduler import MAX_ROWS, FirstCome, Grant, Scheduler, Work
+from nectar_node.scheduler import MAX_ROWS, Grant, Scheduler, Work
 from nectar_node.speed import Speed
 
 MIN_PROMPT_ROWS = 8
 FOLLOW_S = 0.002  # how long an idle thread waits for the step behind a replay
 WAIT_SMOOTHING = 0.1
 Deliver = Callable[[Work, torch.Tensor | Exception], None]
-Result = tuple[Work, torch.Tensor | Exception]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Engine:
         self, runner: Runner, speed: Speed, blocks: int, deliver: Deliver, scheduler: Scheduler | None = None
     ) -> None:
         self._runner, self._speed, self._blocks, self._deliver = runner, speed, blocks, deliver
-        self._scheduler: Scheduler = scheduler or FirstCome()
+        self._scheduler: Scheduler = scheduler or FairQueue()
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._attendance = Attendance()
@@ -61,7 +62,7 @@ class Engine:
             works = self._works.setdefault(work.flow, deque())
             works.append(work)
             short = works[0].short  # what goes on from a replay is part of it
-            self._attendance.came(work.flow, now_s, work.batch * work.tokens, short=short)
+            self._attendance.came(work.flow, now_s, work.rows, short=short, paid=work.weight > 0)
             if len(works) == 1:
                 self._scheduler.add(work)
             if work.replay:
@@ -79,6 +80,7 @@ class Engine:
             self._attendance.forget(flow)
             if works := self._works.pop(flow, None):
                 self._scheduler.discard(works[0])
+            self._scheduler.forget(flow)
             if flow in self._running:
                 self._ended[flow] = then
                 return
@@ -94,6 +96,14 @@ class Engine:
     def wait_us(self) -> int:
         """How long a token has lately waited before it was computed; 0 for an idle node."""
         return int(self._wait_s * 1e6) if self._works else 0
+
+    @property
+    def free_wait_s(self) -> float:
+        """How long all that nobody pays for has to wait and compute, with its share if others pay."""
+        with self._changed:
+            rows = sum(work.rows for works in self._works.values() for work in works if not work.weight)
+            share = self._scheduler.free_share if self._attendance.somebody_pays(time.monotonic()) else 1.0
+        return rows * self._speed.prefill_s / share
 
     def busy_ms(self) -> int:
         """The age of the running iteration, for heartbeats."""
@@ -117,7 +127,7 @@ class Engine:
         torch.get_num_threads()  # or this thread's first matrix product would not know how many it may use
         while grants := self._take():
             self._started_s = time.monotonic()
-            results = [result for group in _groups(grants) for result in self._compute(group)]
+            results = [result for group in groups_of(grants) for result in self._compute(group)]
             self._started_s = None
             self.iterations += 1
             finished, ended = self._settle(grants, results)
@@ -138,7 +148,7 @@ class Engine:
                 now_s = self._linger()
                 if self._stopped or not self._scheduler.rows:  # who was here has left meanwhile
                     continue
-                taken = self._scheduler.take(self._prompt_rows())
+                taken = self._scheduler.take(self._prompt_rows(), self._spare_rows(now_s))
                 grants = [grant for first in taken for grant in self._with_next(first)]
                 self._running = {grant.work.flow for grant in grants}
                 for grant in grants:
@@ -160,11 +170,12 @@ class Engine:
         """Wait for those who are about to come; returns the time."""
         now_s = time.monotonic()
         while not self._stopped:
-            here = max(self._scheduler.short_rows, 1)
-            wait_s = self._attendance.wait_until(now_s, here, self._speed.decoding_s) - now_s
-            if wait_s <= 0:
+            paid = self._scheduler.short_rows(paid=True)
+            here = paid or max(self._scheduler.short_rows(paid=False), 1)
+            until_s = self._attendance.wait_until(now_s, here, self._speed.decoding_s, only_paid=paid > 0)
+            if until_s <= now_s:
                 break
-            self._changed.wait(wait_s)
+            self._changed.wait(until_s - now_s)
             now_s = time.monotonic()
         return now_s
 
@@ -178,6 +189,11 @@ class Engine:
         rows = int(self._speed.iteration_s / row_s) if row_s else 0
         return max(MIN_PROMPT_ROWS, min(rows, MAX_ROWS))
 
+    def _spare_rows(self, now_s: float) -> int:
+        """No bound while nobody pays. Whoever pays waits for one iteration, at most, and takes the next: with no more
+        rows than these, both together last three times as long as one without anybody else."""
+        return self._speed.spare_rows if self._attendance.somebody_pays(now_s) else MAX_ROWS
+
     def _compute(self, grants: Sequence[Grant]) -> list[Result]:
         """One forward for works through the same blocks; each alone, if together they fail."""
         started_s = time.perf_counter()
@@ -186,24 +202,24 @@ class Engine:
         for _, together in groupby(grants, lambda grant: grant.work.flow):
             joined = tuple(together)
             try:
-                piece = _piece(joined)
+                piece = piece_of(joined)
                 self._runner.prepare(piece)
                 pieces[joined] = piece
             except Exception as error:
-                failed += _shares(joined, error)
+                failed += shares_of(joined, error)
         if not pieces:
             return failed
         try:
             outputs = self._runner.run(list(pieces.values()))
         except Exception:  # whatever a model raises fails its step, never the node, and nobody else's step
             outputs = [self._alone(piece) for piece in pieces.values()]
-            return failed + _all_shares(pieces, outputs)
+            return failed + all_shares(pieces, outputs)
         kv = grants[0].work.kv
         if kv.stop - kv.start == self._blocks:
             short = sum(grant.rows for joined in pieces for grant in joined if grant.work.short)
             rows = sum(piece.rows for piece in pieces.values())
             self._speed.count(short, rows - short, time.perf_counter() - started_s)
-        return failed + _all_shares(pieces, outputs)
+        return failed + all_shares(pieces, outputs)
 
     def _alone(self, piece: Piece) -> torch.Tensor | Exception:
         try:
@@ -255,32 +271,3 @@ class Engine:
                 call()
             except Exception:  # what one session raises keeps no other back
                 log.exception("a step's result could not be handed over")
-
-
-def _piece(grants: Sequence[Grant]) -> Piece:
-    """Grants of one flow that follow each other."""
-    parts = [grant.hidden for grant in grants]
-    work = grants[0].work
-    hidden = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    return Piece(work.kv, work.position + work.done, hidden, () if work.done else work.reorder, work.replay)
-
-
-def _all_shares(pieces: Iterable[Sequence[Grant]], outputs: Sequence[torch.Tensor | Exception]) -> list[Result]:
-    return [result for joined, output in zip(pieces, outputs, strict=True) for result in _shares(joined, output)]
-
-
-def _shares(grants: Sequence[Grant], output: torch.Tensor | Exception) -> list[Result]:
-    """What each of a piece's grants has of its output, in memory of its own."""
-    if isinstance(output, Exception) or len(grants) == 1:
-        return [(grant.work, output) for grant in grants]
-    parts = torch.split(output, [grant.tokens for grant in grants], 1)
-    return [(grant.work, part.clone()) for grant, part in zip(grants, parts, strict=True)]
-
-
-def _groups(grants: Sequence[Grant]) -> list[list[Grant]]:
-    """Works that run through the same blocks, together."""
-
-    def blocks(grant: Grant) -> tuple[int, int]:
-        return grant.work.kv.start, grant.work.kv.stop
-
-    return [list(group) for _, group in groupby(sorted(grants, key=blocks), blocks)]

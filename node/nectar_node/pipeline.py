@@ -5,7 +5,7 @@ those of others. Between them hidden states pass through the loop and the host's
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -80,7 +80,7 @@ class Pipeline:
 
     def _enter(self, number: int, work: Work, stored: Stored) -> None:
         part = work.kv.parts[number]
-        own = Work(work.flow, part, work.position, work.batch, work.tokens, stored, work.reorder, work, work.replay)
+        own = replace(work, kv=part, stored=stored, tag=work, done=0, loaded=None, outputs=[])
         self._engines[number].submit(own)
 
     def _pass_on(self, number: int, own: Work, result: torch.Tensor | Exception) -> None:
@@ -120,6 +120,11 @@ class Pipeline:
     def wait_us(self) -> int:
         """How long a token has lately waited, in all stages together."""
         return sum(engine.wait_us for engine in self._engines)
+
+    @property
+    def free_wait_s(self) -> float:
+        """How long all that nobody pays for has to wait and compute, where that is most."""
+        return max(engine.free_wait_s for engine in self._engines)
 
     def busy_ms(self) -> int:
         """The age of the oldest running iteration, for heartbeats."""

@@ -1,8 +1,4 @@
-"""What the next iteration computes. Pure bookkeeping, called by the engine under its lock.
-
-Single tokens and short verifications go first, so that nobody's next token waits behind somebody's prompt; prompts
-fill what is left, chunk by chunk. Here whoever came first is served first.
-"""
+"""What is to be computed, and what an iteration has of it: the words that the engine and its scheduler share."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -22,7 +18,7 @@ class Work:
 
     They are loaded when their turn comes: a long replay waits on disk. `flow` is whose step it is, `tag` what the
     service wants back with the output, `done` the tokens computed so far. A `replay` is many steps at once, and the one
-    that waits for them all is to be expected behind it.
+    that waits for them all is to be expected behind it. `weight` is the priority that its session pays for; 0: nothing.
     """
 
     flow: Hashable
@@ -34,6 +30,7 @@ class Work:
     reorder: tuple[int, ...] = ()
     tag: Any = None
     replay: bool = False
+    weight: int = 0
     done: int = 0
     loaded: torch.Tensor | None = None
     outputs: list[torch.Tensor] = field(default_factory=list)
@@ -43,6 +40,11 @@ class Work:
     def left(self) -> int:
         """Tokens still to be computed."""
         return self.tokens - self.done
+
+    @property
+    def rows(self) -> int:
+        """Rows still to be computed."""
+        return self.batch * self.left
 
     @property
     def short(self) -> bool:
@@ -80,8 +82,11 @@ class Scheduler(Protocol):
         """Rows that wait."""
 
     @property
-    def short_rows(self) -> int:
-        """Rows of single tokens and short verifications that wait."""
+    def free_share(self) -> float:
+        """Of all that is computed, for those who do not pay while others wait."""
+
+    def short_rows(self, *, paid: bool) -> int:
+        """Rows of single tokens and short verifications that wait: all, or those that are paid for."""
 
     def add(self, work: Work) -> None:
         """A work is ready: its flow's earlier ones are finished."""
@@ -89,56 +94,12 @@ class Scheduler(Protocol):
     def discard(self, work: Work) -> None:
         """Forget a work, if it waits."""
 
-    def take(self, prompt_rows: int | None) -> list[Grant]:
-        """The next iteration; of prompts at most so many rows, or each whole (None).
+    def forget(self, flow: Hashable) -> None:
+        """A flow has ended; none of its works waits."""
 
-        What is not granted in full goes on waiting.
+    def take(self, prompt_rows: int | None, spare_rows: int = MAX_ROWS) -> list[Grant]:
+        """The next iteration: something, if anything waits. Of prompts at most so many rows, or each whole (None).
+
+        It may have `spare_rows` more than is fair to those who pay, as these add little to its time. What is not
+        granted in full goes on waiting.
         """
-
-
-class FirstCome:
-    """Everybody in the order of arrival."""
-
-    def __init__(self) -> None:
-        self._short: dict[Work, None] = {}
-        self._long: dict[Work, None] = {}
-
-    @property
-    def rows(self) -> int:
-        return sum(work.batch * work.left for work in (*self._short, *self._long))
-
-    @property
-    def short_rows(self) -> int:
-        return sum(work.batch * work.left for work in self._short)
-
-    def add(self, work: Work) -> None:
-        (self._short if work.short else self._long)[work] = None
-
-    def discard(self, work: Work) -> None:
-        self._short.pop(work, None)
-        self._long.pop(work, None)
-
-    def take(self, prompt_rows: int | None) -> list[Grant]:
-        grants: list[Grant] = []
-        room = MAX_ROWS
-        kept = MAX_ROWS // PROMPT_SHARE if self._long else 0
-        for work in list(self._short):
-            rows = work.batch * work.left
-            if rows > room - kept and grants:
-                break
-            grants.append(Grant(work, work.left))
-            del self._short[work]
-            room -= rows
-        if prompt_rows is not None:
-            room = min(room, prompt_rows)
-        for work in list(self._long):
-            tokens = work.left if prompt_rows is None else min(work.left, room // work.batch)
-            if tokens <= 0 and (not grants or grants[-1].work.short):
-                tokens = 1  # whoever waits longest gets on, however many rows it has and whoever decodes
-            if tokens <= 0:
-                break
-            grants.append(Grant(work, tokens))
-            room -= tokens * work.batch
-            if tokens == work.left:
-                del self._long[work]
-        return grants

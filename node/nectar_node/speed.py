@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from nectar_node.line import Line
+
 PROMPT_ROWS = 32  # from which an iteration without decoding tells what a prompt's token costs
+STRETCH = 0.5  # by how much of an empty iteration's time one may be longer than it must
+MANY_ROWS = 1 << 16
 SMOOTHING = 0.1
 
 
@@ -16,6 +20,7 @@ class Speed:
     iteration_s: float = 0.0
     added_s: float = 0.0
     _by_rows: dict[int, float] = field(default_factory=dict)  # iterations that only decode, by their rows' bit length
+    _line: Line = field(default_factory=Line)  # through the same iterations
 
     def count(self, short_rows: int, prompt_rows: int, elapsed_s: float) -> None:
         """An iteration through the whole span took so long."""
@@ -23,6 +28,7 @@ class Speed:
             self.iteration_s = _smooth(self.iteration_s, elapsed_s)
             size = short_rows.bit_length()
             self._by_rows[size] = _smooth(self._by_rows.get(size, 0.0), elapsed_s)
+            self._line.count(short_rows, elapsed_s, self.prefill_s)
             if short_rows == 1:
                 self.decode_s = _smooth(self.decode_s, elapsed_s)
         elif short_rows:
@@ -35,6 +41,14 @@ class Speed:
         size = rows.bit_length()
         known = [smaller for smaller in self._by_rows if smaller <= size]
         return self._by_rows[max(known)] if known else min(self._by_rows.values(), default=0.0)
+
+    @property
+    def spare_rows(self) -> int:
+        """Rows that make an iteration longer by half of what it takes at least: two with these last no longer than
+        three of a single row."""
+        row_s = self._line.row_s(self.prefill_s)
+        least_s = STRETCH * self._line.at(0, self.prefill_s)
+        return int(least_s / row_s) if least_s < MANY_ROWS * row_s else MANY_ROWS
 
     @property
     def decode_us(self) -> int:

@@ -31,6 +31,7 @@ class Doubling:
     allowed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     forwards: list[list[int]] = field(default_factory=list)  # of each forward, the tokens of its pieces
+    values: list[set[float]] = field(default_factory=list)  # and what they begin with
     threads: set[int] = field(default_factory=set)
 
     def allow(self, forwards: int = 1_000) -> None:
@@ -46,6 +47,7 @@ class Doubling:
         self.threads.add(threading.get_ident())
         if any((piece.hidden == BROKEN).any() for piece in pieces):
             raise RuntimeError("broken")
+        self.values.append({float(piece.hidden[0, 0, 0]) for piece in pieces})
         self.forwards.append([piece.hidden.shape[1] for piece in pieces])
         return [ValueError("late") if (piece.hidden == LATE).any() else piece.hidden * 2 for piece in pieces]
 
@@ -67,9 +69,10 @@ class Bench:
         position: int = 0,
         reorder: tuple[int, ...] = (),
         replay: bool = False,
+        weight: int = 0,
     ) -> Work:
         stored = InMemory(torch.full((1, tokens, 2), value))
-        work = Work(flow, kv or KV(), position, 1, tokens, stored, reorder, replay=replay)
+        work = Work(flow, kv or KV(), position, 1, tokens, stored, reorder, replay=replay, weight=weight)
         self.engine.submit(work)
         return work
 

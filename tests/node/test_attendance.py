@@ -29,10 +29,12 @@ def returning(absence_s: float, *, rows: int = 1, short: bool = True, keys: str 
     return attendance
 
 
-def come_back(attendance: Attendance, key: str, absence_s: float, *, rows: int = 1, short: bool = True) -> None:
-    attendance.came(key, -absence_s - 2.0, rows, short=short)
+def come_back(
+    attendance: Attendance, key: str, absence_s: float, *, rows: int = 1, short: bool = True, paid: bool = False
+) -> None:
+    attendance.came(key, -absence_s - 2.0, rows, short=short, paid=paid)
     attendance.left(key, -absence_s - 1.0)
-    attendance.came(key, -1.0, rows, short=short)
+    attendance.came(key, -1.0, rows, short=short, paid=paid)
     attendance.left(key, 0.0)
 
 
@@ -132,3 +134,21 @@ def test_a_session_is_active_while_it_is_here_however_long_and_a_while_after() -
     attendance.left("token", 1000.0)
     assert attendance.active(1000.0 + RECENT_S / 2) == (2, True)
     assert attendance.active(1000.0 + RECENT_S) == (1, False)
+
+
+def test_whoever_pays_waits_for_its_like_alone() -> None:
+    attendance = returning(0.05, keys="abc")
+    assert attendance.wait_until(0.0, 1, flat, only_paid=True) == -math.inf
+    come_back(attendance, "d", 0.02, paid=True)
+    assert attendance.wait_until(0.0, 1, flat, only_paid=True) == pytest.approx(0.02)
+    assert attendance.wait_until(0.0, 1, flat) == pytest.approx(0.05)
+
+
+def test_somebody_pays_while_they_are_here_and_a_while_after() -> None:
+    attendance = returning(0.02)
+    assert not attendance.somebody_pays(0.0)
+    come_back(attendance, "b", 0.02, paid=True)
+    assert attendance.somebody_pays(RECENT_S / 2)
+    assert not attendance.somebody_pays(RECENT_S)
+    attendance.came("b", 10.0, 1, short=True)
+    assert not attendance.somebody_pays(10.0), "it no longer pays"

@@ -209,7 +209,7 @@ async def test_who_leaves_while_others_are_waited_for_does_not_stop_the_engine(
     bench.runner.allow()
     left = threading.Event()
 
-    def leave(self: Attendance, now_s: float, here: int, iteration_s: Callable[[int], float]) -> float:
+    def leave(self: Attendance, now_s: float, here: int, iteration_s: Callable[[int], float], **_: Any) -> float:
         if not left.is_set():
             left.set()
             bench.engine.end("a", lambda: None)
@@ -225,7 +225,9 @@ async def test_who_leaves_while_others_are_waited_for_does_not_stop_the_engine(
 async def test_an_iteration_waits_for_those_who_are_worth_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = threading.Event()
 
-    def wait_for_both(self: Attendance, now_s: float, here: int, iteration_s: Callable[[int], float]) -> float:
+    def wait_for_both(
+        self: Attendance, now_s: float, here: int, iteration_s: Callable[[int], float], **_: Any
+    ) -> float:
         asked.set()
         return now_s + HANGS_S if bench.engine.queued < 2 else -math.inf
 
@@ -255,7 +257,7 @@ async def test_stop_lets_the_running_iteration_end_and_drops_the_rest(bench: Ben
 async def test_stop_does_not_wait_for_those_who_are_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = threading.Event()
 
-    def wait(self: Attendance, now_s: float, here: int, iteration_s: Callable[[int], float]) -> float:
+    def wait(self: Attendance, now_s: float, here: int, iteration_s: Callable[[int], float], **_: Any) -> float:
         asked.set()
         return now_s + 10 * HANGS_S
 

@@ -116,6 +116,24 @@ def test_kv_is_reserved_in_all_stages_or_in_none(wanted: list[tuple[int, int, in
     assert pipeline.kv_free == pipeline.kv_total == KV
 
 
+async def test_a_works_weight_is_that_of_its_part_in_every_stage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for engine in bench.pipeline._engines:
+        submit = engine.submit
+
+        def noting(own: Work, submit: Callable[[Work], None] = submit) -> None:
+            weights.append((own.weight, own.replay, own.reorder))
+            submit(own)
+
+        monkeypatch.setattr(engine, "submit", noting)
+    for runner in bench.runners:
+        runner.allow()
+    kv = bench.pipeline.reserve(0, 6, 8, (0,))
+    bench.pipeline.submit(Work("a", kv, 0, 1, 2, InMemory(torch.ones(1, 2, 4)), (0,), replay=True, weight=4))
+    await bench.result()
+    assert weights == [(4, True, (0,))] * 3
+
+
 async def test_stages_compute_different_sessions_at_the_same_time(bench: Bench) -> None:
     first, second, third = bench.runners
     bench.submit("a", bench.pipeline.reserve(0, 6, 8, (0,)), torch.ones(1, 1, 4))

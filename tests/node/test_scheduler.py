@@ -1,4 +1,4 @@
-"""First come, first served: single tokens before prompts, within the budget, and nobody starves."""
+"""An iteration: single tokens before prompts, within the budget, and nobody starves; here nobody pays."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nectar_node.scheduler import MAX_ROWS, PROMPT_SHARE, SHORT_TOKENS, FirstCome, Grant, Work
+from nectar_node.fairqueue import FairQueue
+from nectar_node.scheduler import MAX_ROWS, PROMPT_SHARE, SHORT_TOKENS, Grant, Work
 from nectar_swarm.history import InMemory
 
 
@@ -18,11 +19,11 @@ class Blocks:
     stop: int = 4
 
 
-def work(batch: int, tokens: int) -> Work:
-    return Work(object(), Blocks(), 0, batch, tokens, InMemory(torch.zeros(0)))
+def work(batch: int, tokens: int, weight: int = 0) -> Work:
+    return Work(object(), Blocks(), 0, batch, tokens, InMemory(torch.zeros(0)), weight=weight)
 
 
-def take(scheduler: FirstCome, prompt_rows: int | None) -> list[Grant]:
+def take(scheduler: FairQueue, prompt_rows: int | None) -> list[Grant]:
     """An iteration, computed at once."""
     grants = scheduler.take(prompt_rows)
     for grant in grants:
@@ -43,7 +44,7 @@ budgets = st.none() | st.integers(1, MAX_ROWS)
 def test_an_iteration_keeps_the_budget_and_the_order_of_arrival(
     shapes: list[tuple[int, int]], prompt_rows: int | None
 ) -> None:
-    scheduler, works = FirstCome(), [work(*shape) for shape in shapes]
+    scheduler, works = FairQueue(), [work(*shape) for shape in shapes]
     for one in works:
         scheduler.add(one)
     grants = scheduler.take(prompt_rows)
@@ -71,7 +72,7 @@ def test_an_iteration_keeps_the_budget_and_the_order_of_arrival(
 def test_nobody_starves_beside_those_who_always_come_back(
     prompts: list[tuple[int, int]], decoding: list[tuple[int, int]], prompt_rows: int
 ) -> None:
-    scheduler, waiting = FirstCome(), [work(*shape) for shape in prompts]
+    scheduler, waiting = FairQueue(), [work(*shape) for shape in prompts]
     rounds = {}
     for one in (*waiting, *(work(*shape) for shape in decoding)):
         scheduler.add(one)
@@ -89,23 +90,34 @@ def test_nobody_starves_beside_those_who_always_come_back(
     assert all(one.left == 0 for one in waiting)
 
 
-@given(st.lists(shapes, max_size=12), st.integers(1, MAX_ROWS))
-def test_everything_is_computed_once_and_the_rows_that_wait_are_counted(
-    shapes: list[tuple[int, int]], prompt_rows: int
+weighted = st.tuples(batches, st.integers(1, SHORT_TOKENS) | st.integers(1, 600), st.sampled_from([0, 1, 2, 4, 8]))
+
+
+@given(st.lists(weighted, max_size=12), budgets, st.integers(0, MAX_ROWS), st.sampled_from([1, 64, MAX_ROWS]))
+def test_everything_is_computed_once_whoever_pays_and_the_rows_that_wait_are_counted(
+    shapes: list[tuple[int, int, int]], prompt_rows: int | None, spare_rows: int, max_rows: int
 ) -> None:
-    scheduler, works = FirstCome(), [work(*shape) for shape in shapes]
+    scheduler, works = FairQueue(max_rows=max_rows), [work(*shape) for shape in shapes]
     for one in works:
         scheduler.add(one)
     while scheduler.rows:
-        assert scheduler.rows == sum(one.batch * one.left for one in works)
-        assert take(scheduler, prompt_rows)
+        assert scheduler.rows == sum(one.rows for one in works)
+        for paid in (True, False):
+            short = [one.rows for one in works if one.short and (one.weight or not paid)]
+            assert scheduler.short_rows(paid=paid) == sum(short)
+        grants = scheduler.take(prompt_rows, spare_rows)
+        assert grants
+        assert len({grant.work for grant in grants}) == len(grants)
+        for grant in grants:
+            assert 1 <= grant.tokens <= grant.work.left
+            grant.work.done += grant.tokens
     assert [one.done for one in works] == [one.tokens for one in works]
     assert take(scheduler, prompt_rows) == []
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(9, 5000)), min_size=1, max_size=3))
 def test_a_prompt_runs_whole_when_nobody_else_is_about(shapes: list[tuple[int, int]]) -> None:
-    scheduler = FirstCome()
+    scheduler = FairQueue()
     for shape in shapes:
         scheduler.add(work(*shape))
     assert all(grant.tokens == grant.work.tokens for grant in scheduler.take(None))
@@ -114,7 +126,7 @@ def test_a_prompt_runs_whole_when_nobody_else_is_about(shapes: list[tuple[int, i
 
 @pytest.mark.parametrize("prompt_rows", [16, MAX_ROWS])
 def test_a_batch_of_more_rows_than_the_budget_gets_on_beside_decoding(prompt_rows: int) -> None:
-    scheduler, prompt = FirstCome(), work(512, 100)
+    scheduler, prompt = FairQueue(), work(512, 100)
     scheduler.add(prompt)
     for _ in range(3):
         scheduler.add(work(1, 1))
@@ -124,7 +136,7 @@ def test_a_batch_of_more_rows_than_the_budget_gets_on_beside_decoding(prompt_row
 
 
 def test_more_tokens_than_fit_leave_a_prompt_its_share_and_never_a_negative_one() -> None:
-    scheduler, prompt = FirstCome(), work(1, 600)
+    scheduler, prompt = FairQueue(), work(1, 600)
     scheduler.add(work(512, SHORT_TOKENS))
     scheduler.add(prompt)
     big, part = take(scheduler, MAX_ROWS)
@@ -136,7 +148,7 @@ def test_more_tokens_than_fit_leave_a_prompt_its_share_and_never_a_negative_one(
 
 
 def test_what_is_discarded_does_not_run() -> None:
-    scheduler, token, prompt, other = FirstCome(), work(1, 1), work(1, 100), work(2, 1)
+    scheduler, token, prompt, other = FairQueue(), work(1, 1), work(1, 100), work(2, 1)
     for one in (token, prompt, other):
         scheduler.add(one)
     take(scheduler, 10)

@@ -1,6 +1,7 @@
 """Speed counts decode steps, prompts and what a prompt adds beside them, and nothing else."""
 
 import pytest
+from nectar_node.scheduler import MAX_ROWS
 from nectar_node.speed import PROMPT_ROWS, SMOOTHING, Speed
 
 
@@ -51,3 +52,29 @@ def test_iterations_are_known_by_about_how_many_rows_they_have() -> None:
     assert speed.decoding_s(1) == speed.decoding_s(4), "nothing smaller was"
     speed.count(4, 10, 99.0)
     assert speed.decoding_s(16) == 3.0, "with a prompt it is no such iteration"
+
+
+@pytest.mark.parametrize(("fixed_s", "row_s", "spare"), [(0.02, 0.001, 10), (0.01, 0.01, 0), (0.02, 0.0004, 25)])
+def test_the_rows_to_spare_add_half_of_what_an_iteration_takes_at_least(
+    fixed_s: float, row_s: float, spare: int
+) -> None:
+    speed = Speed()
+    for turn in range(100):
+        rows = 1 + turn % 3
+        speed.count(rows, 0, fixed_s + row_s * rows)
+    assert speed.spare_rows == pytest.approx(spare, abs=1)
+
+
+def test_before_rows_were_seen_to_differ_each_costs_what_a_prompts_does() -> None:
+    speed = Speed(prefill_s=0.001)
+    assert speed.spare_rows == 0
+    for _ in range(10):
+        speed.count(1, 0, 0.021)
+    assert speed.spare_rows == 10
+
+
+def test_where_rows_cost_nothing_there_is_no_end_of_them() -> None:
+    speed = Speed()
+    for rows in (1, 64, 1, 64):
+        speed.count(rows, 0, 0.02)
+    assert speed.spare_rows > MAX_ROWS
