@@ -1,36 +1,53 @@
 """Does the economy hold against those who play against it?
 
-Every cheat is a seeded run that drives the product's own rules: the ledger's core, metering, tallies, audits. Its gain
-over honest behaviour, beyond what its threat's bound allows, must not be above zero.
+Every cheat is a seeded run that drives the product's own rules: the ledger's core, metering, the till's lines and the
+client's tabs, the scheduler, audits. Its gain over honest behaviour, beyond what its threat's bound allows, must not be
+above zero.
 
     python -m benchmarks.economy [--quick] [--json] [--only KEY …]
 """
 
 import argparse
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.economy.attacks import FULL, QUICK, attacks
+from benchmarks.economy.sharing import share
 from benchmarks.report import Key, print_json, print_table
 
-KEYS = (Key("worst_cheat_gain", "largest gain of a cheat beyond its bound, in credits", 0),)
+KEYS = (
+    Key("worst_cheat_gain", "largest gain of a cheat beyond its bound, in credits", 0),
+    Key("share_error", "one engine, four times the demand: worst deviation of a share by weight", 0.05),
+    Key("free_share", "the same: share of those who do not pay", 0.08, True),
+)
 
 Tell = Callable[[str], None]
-Measured = tuple[float, Mapping[str, Any]]  # the key's value, and what is behind it
+Measured = tuple[Mapping[str, float], Mapping[str, Any]]  # values of keys, and what is behind them
 
 
-def worst_cheat_gain(quick: bool, tell: Tell) -> Measured:
+def cheats(quick: bool, tell: Tell) -> Measured:
     """Behind it: each cheat's gain beyond its bound."""
     beyond = {}
     for name, attack in attacks(QUICK if quick else FULL).items():
         tell(f"{name} …")
         beyond[name] = attack().beyond
-    return max(beyond.values()), {"cheats": beyond}
+    return {"worst_cheat_gain": max(beyond.values())}, {"cheats": beyond}
 
 
-MEASURES: dict[str, Callable[[bool, Tell], Measured]] = {"worst_cheat_gain": worst_cheat_gain}
+def shares(quick: bool, tell: Tell) -> Measured:
+    tell("sharing one engine …")
+    measured = asyncio.run(share(20_000 if quick else 200_000))
+    return {"share_error": measured.error, "free_share": measured.free}, {"shares": measured.by_weight}
+
+
+MEASURES: dict[str, Callable[[bool, Tell], Measured]] = {
+    "worst_cheat_gain": cheats,
+    "share_error": shares,
+    "free_share": shares,
+}
 
 
 def main() -> None:
@@ -46,8 +63,9 @@ def main() -> None:
 
     values: dict[str, float] = {}
     raw: dict[str, Any] = {}
-    for key in options.only:
-        values[key], behind = MEASURES[key](options.quick, tell)
+    for measure in dict.fromkeys(MEASURES[key] for key in options.only):
+        measured, behind = measure(options.quick, tell)
+        values |= {key: value for key, value in measured.items() if key in options.only}
         raw |= behind
     if options.json:
         print_json(values, raw=raw)

@@ -10,12 +10,10 @@ from nectar_protocol.identity import Identity
 from nectar_protocol.money import MILLION
 from nectar_protocol.policy import EXAMPLE, Policy
 from nectar_protocol.receipt import Receipt, SignedReceipt, Work
-from nectar_protocol.tally import Counted
 
-from benchmarks.economy import session as sides
 from benchmarks.economy.gain import Gain, worst
 from benchmarks.economy.market import HOUR_MS, MODEL, POLICY, Market, decoded, people, person
-from benchmarks.economy.session import Client, Server, step
+from benchmarks.economy.session import Serving, Step, Using, agree
 
 PURSE_UCR = 10**9
 CAP = 10**8  # units
@@ -24,7 +22,7 @@ CHUNK = 256  # tokens of a prompt's piece
 CLIENT, NODE, OWNER, SESSION = person("client"), person("node"), person("owner"), person("session")
 
 
-def _market(policy: Policy = POLICY) -> Market:
+def open_market(policy: Policy = POLICY) -> Market:
     """With a node, and a client who can pay, and a pool that others have filled."""
     market = Market(policy)
     market.bind(NODE, OWNER)
@@ -33,35 +31,41 @@ def _market(policy: Policy = POLICY) -> Market:
     return market
 
 
-def refuse_last(steps: int = 24, chunks: int = 6) -> Gain:
+def steps(chunks: int, tokens: int) -> list[Step]:
+    """A prompt in so many chunks, then single tokens."""
+    first = CHUNK * chunks
+    prompt = [Step(n + 1, n + 1, CHUNK * n, CHUNK) for n in range(chunks)]
+    return prompt + [Step(chunks + n + 1, chunks + n + 1, first + n, 1) for n in range(tokens)]
+
+
+def refuse_last(chunks: int = 6, tokens: int = 24) -> Gain:
     """A client takes what it can get and signs no more, from any step on: it has one window for nothing, at most."""
-    plan = [step(CHUNK * number, CHUNK) for number in range(chunks)]
-    plan += [step(CHUNK * chunks + number, 1) for number in range(steps)]
-    meter, end = Market().meter, CHUNK * chunks + steps
+    plan, meter = steps(chunks, tokens), Market().meter
+    end = plan[-1].end
     window = max(
         meter.units(Work(decode_tokens=16, decode_context=16 * end)),
         meter.units(Work(prefill_tokens=1_024, prefill_context=1_024 * end)),
     )
-    return worst(*(_refuse_from(number, plan, window) for number in range(len(plan) + 1)))
+    return worst(*(_refuse_from(number, plan, window) for number in range(1, len(plan) + 2)))
 
 
-def _refuse_from(number: int, plan: list[Counted], window: int) -> Gain:
-    market = _market()
+def _refuse_from(number: int, plan: list[Step], window: int) -> Gain:
+    market = open_market()
     hold = market.opened(CLIENT, SESSION, {NODE: 10 * CAP})
-    server, client = Server(NODE, hold, market.meter), Client(SESSION, hold, NODE, market.meter)
-    for at, one in enumerate(plan):
-        if not server.run(one):
+    serving, using = Serving(NODE, hold, market.meter), Using(SESSION, hold, NODE, market.meter)
+    for step in plan:
+        using.ask(step)
+        if not serving.run(step):
             break
-        client.got(one)
-        bill = server.bill() if len(server.unsigned) >= sides.BILL_STEPS or one.tokens > 1 else None
-        signature = client.sign(bill) if bill and at < number else None
-        if signature:
-            server.take(signature)
-    if server.newest:
-        market.post(server.newest.pack())
+        using.hear(step)
+        bill = serving.bill() if serving.line.is_due else None
+        signed = using.sign(bill) if bill and step.last < number else None
+        if signed:
+            serving.take(signed)
+    if serving.line.receipt:
+        market.post(serving.line.receipt.pack())
     market.pass_time(3 * HOUR_MS)
-    paid_ucr = PURSE_UCR - market.wealth_ucr(CLIENT)
-    return Gain(market.price_ucr(server.units), paid_ucr, market.price_ucr(window))
+    return Gain(market.price_ucr(serving.units), PURSE_UCR - market.wealth_ucr(CLIENT), market.price_ucr(window))
 
 
 Lie = Callable[[Receipt], Receipt]
@@ -94,25 +98,37 @@ def overbill(lies: tuple[Lie, ...] = LIES) -> Gain:
 
 
 def _overbill(lie: Lie) -> Gain:
-    market = _market()
+    market = open_market()
     hold = market.opened(CLIENT, SESSION, {NODE: CAP})
-    server, client = Server(NODE, hold, market.meter), Client(SESSION, hold, NODE, market.meter)
-    for number in range(8):
-        server.run(step(number, 1))
-        client.got(step(number, 1))
-        false = lie(server.tally.receipt(market.meter))
-        wanted = client.sign(sides.Bill(false, false.sign(NODE)))
-        signed = _agree(server, client)
-        for signature in filter(None, (wanted, signed.session_signature, false.sign(NODE))):
+    serving, honest = Serving(NODE, hold, market.meter), Using(SESSION, hold, NODE, market.meter)
+    for step in steps(0, 8):
+        honest.ask(step)
+        serving.run(step)
+        honest.hear(step)
+    bill = serving.bill()
+    if bill is None:
+        raise RuntimeError("what was computed can be billed")
+    false = lie(bill.receipt)
+    asked = honest.sign(replace(bill, receipt=false, signature=false.sign(NODE)))
+    due_ucr = market.price_ucr(serving.units)
+    willing = Using(SESSION, hold, NODE, market.meter)  # the same client, had it not been lied to
+    for step in steps(0, 8):
+        willing.ask(step)
+        willing.hear(step)
+    signed = willing.sign(bill)
+    if signed is None:
+        raise RuntimeError("honest sides count alike")
+    for signature in (asked and asked.session_signature, signed.session_signature, false.sign(NODE)):
+        if signature:
             market.post(SignedReceipt(false, false.sign(NODE), signature).pack())
     market.post(signed.pack())
     market.pass_time(2 * HOUR_MS)
-    return Gain(PURSE_UCR - market.wealth_ucr(CLIENT), market.price_ucr(server.units))
+    return Gain(PURSE_UCR - market.wealth_ucr(CLIENT), due_ucr)
 
 
 def overstate() -> Gain:
     """A node and a free client of its own sign more units than their work is worth, for a part of the emission."""
-    market = _market()
+    market = open_market()
     hold = market.opened(SESSION, SESSION, {NODE: POLICY.free_cap_units})
     work = decoded(10)
     market.settle(market.bill(hold, NODE, 1, work, units=POLICY.free_cap_units), NODE, SESSION)
@@ -125,7 +141,7 @@ def spend_twice(seed: int = 1, holds: int = 30) -> Gain:
     """A client opens holds that together cost many times what it has, shows each to several nodes, and is served as far
     as they go.
     """
-    random, market, nodes = Random(seed), _market(), people("other node", 6)
+    random, market, nodes = Random(seed), open_market(), people("other node", 6)
     for node in nodes:
         market.bind(node, OWNER)
     served_ucr = 0
@@ -150,7 +166,7 @@ def take_back() -> Gain:
 
 
 def _take_back(paid_tokens: int) -> Gain:
-    market = _market()
+    market = open_market()
     hold = market.opened(CLIENT, SESSION, {NODE: CAP})
     if paid_tokens:
         market.must(market.settle(market.bill(hold, NODE, 1, decoded(paid_tokens)), NODE, SESSION))
@@ -166,7 +182,7 @@ def _take_back(paid_tokens: int) -> Gain:
 
 def post_again(seed: int = 1, sessions: int = 6, posts: int = 400) -> Gain:
     """A node posts all its receipts over and over, old ones behind new ones, final or closed or expired or not."""
-    random, market, due_ucr = Random(seed), _market(), 0
+    random, market, due_ucr = Random(seed), open_market(), 0
     receipts: list[tuple[Receipt, Identity]] = []
     for number in range(sessions):
         key = person("replayed session", number)
@@ -190,7 +206,7 @@ def equivocate() -> Gain:
 
 
 def _equivocate(first: int, second: int) -> Gain:
-    market = _market()
+    market = open_market()
     hold = market.opened(CLIENT, SESSION, {NODE: CAP})
     for tokens in (first, second, first):
         market.settle(market.bill(hold, NODE, 5, decoded(tokens)), NODE, SESSION)
@@ -200,28 +216,20 @@ def _equivocate(first: int, second: int) -> Gain:
 
 def squat(reserved: int = 20_000, sessions: int = 10, policy: Policy = POLICY) -> Gain:
     """Sessions that take a node's room and have it compute nothing, or a token: each pays for what it reserves."""
-    market = _market(policy)
+    market = open_market(policy)
     flops = reserved * sum(cost.token_flops for cost in MODEL.blocks)
     fee_ucr = EXAMPLE.opening_ppm * EXAMPLE.decode_ppm * flops // MILLION**3 * EXAMPLE.price // MILLION
     for number in range(sessions):
         key = person("squatter's session", number)
         hold = market.opened(CLIENT, key, {NODE: CAP})
-        server, client = Server(NODE, hold, market.meter, reserved), Client(key, hold, NODE, market.meter, reserved)
-        if number % 2:
-            server.run(step(0, 1))
-            client.got(step(0, 1))
-        signed = _agree(server, client)
+        serving = Serving(NODE, hold, market.meter, reserved)
+        using = Using(key, hold, NODE, market.meter, reserved)
+        for step in steps(0, number % 2):
+            using.ask(step)
+            serving.run(step)
+            using.hear(step)
+        signed = agree(serving, using, final=True)
         less = replace(signed.receipt, work=decoded(1), units=1, seq=2)
         market.post(SignedReceipt(less, signed.server_signature, less.sign(key)).pack())
         market.post(signed.pack())
-        market.pass_time(2 * HOUR_MS)
     return Gain(sessions * fee_ucr, PURSE_UCR - market.wealth_ucr(CLIENT))
-
-
-def _agree(server: Server, client: Client) -> SignedReceipt:
-    """What both have counted, signed by both. Raises RuntimeError if they do not agree."""
-    bill = server.bill()
-    signature = client.sign(bill) if bill else None
-    if signature is None or not server.take(signature) or server.newest is None:
-        raise RuntimeError("honest sides count alike")
-    return server.newest

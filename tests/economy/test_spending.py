@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from nectar_ledger.core import holding, settling
 from nectar_ledger.core.state import State
+from nectar_node.till import line
 from nectar_protocol.money import settle
 from nectar_protocol.receipt import SignedReceipt
 
-from benchmarks.economy import session
 from benchmarks.economy.market import POLICY
 from benchmarks.economy.spending import (
     LIES,
@@ -30,8 +30,8 @@ def test_a_client_that_signs_no_more_from_any_step_on_has_one_window_for_nothing
 
 
 def test_a_node_that_waited_for_no_signature_would_lose_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "WINDOW_STEPS", 10**6)
-    monkeypatch.setattr(session, "WINDOW_TOKENS", 10**6)
+    monkeypatch.setattr(line, "WINDOW_STEPS", 10**6)
+    monkeypatch.setattr(line, "WINDOW_TOKENS", 10**6)
     assert refuse_last().beyond > 0
 
 
