@@ -69,7 +69,6 @@ def sign_up(accounts: int = 50) -> Gain:
         hold = market.open_hold(account, session, {node: CAP})
         if not isinstance(hold, Rejected):
             market.settle(market.bill(hold, node, 1, decoded(1_000), final=True), node, session)
-    market.pass_time(2 * HOUR_MS)
     return Gain(market.wealth_ucr(cheat, *fresh))
 
 
