@@ -1,5 +1,5 @@
-"""Many sessions at once, of honest clients on honest nodes, with a ledger behind them, where anything breaks at any time:
-links, nodes, clients and the ledger, between any two messages.
+"""Sessions of honest clients on honest nodes, and a ledger behind them; between any two messages anything may break:
+a link, a node, a client, the ledger.
 
 Messages of a link come in order until it breaks. Receipts are posted by both sides, late, again and out of order.
 """
@@ -8,7 +8,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
-from nectar_ledger.core.machine import Rejected
 from nectar_protocol.entries import Settled
 from nectar_protocol.entry import parse_entry
 from nectar_protocol.hold import Hold
@@ -37,8 +36,8 @@ class Spool:
 
 @dataclass
 class Visit:
-    """A session on one node. `heard` is the work that the client has had, replays that it asked for among it; `computed`
-    are the node's units, of which it may lose `lost`: a window each time that something broke, and what it had not yet
+    """A session on one node. `heard` is the work that the client has had, replays that it asked for among it. Of the
+    units that the node `computed` it may lose `lost`: a window each time that something broke, and what it had not yet
     flushed when it died.
     """
 

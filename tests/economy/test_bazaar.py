@@ -1,4 +1,4 @@
-"""Whatever breaks between whatever messages, money is neither made nor lost, and each side loses what it may at most."""
+"""Whatever breaks between whatever messages, no money is made or lost, and each side loses what it may at most."""
 
 import os
 from random import Random
