@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.economy import emission, forgery, probing, queueing, spending, washing
+from benchmarks.economy import emission, forgery, probing, queueing, shortcuts, spending, washing
 from benchmarks.economy.gain import Gain
 
 Attack = Callable[[], Gain]
@@ -48,6 +48,10 @@ def attacks(scale: Scale) -> dict[str, Attack]:
         "condemn a rival, to gain": probing.accuse,
         "condemn a rival, to harm": probing.harm,
         "an auditor that errs": partial(probing.misjudge, sessions),
+        "pad steps": shortcuts.pad_steps,
+        "feign replays": shortcuts.feign_replays,
+        "refuse to sign a replay": shortcuts.refuse_replay,
+        "bill before delivering": shortcuts.bill_unheard,
         "starve others": queueing.starve,
         "flood the free class": queueing.flood,
         "forge the log": forgery.forge,
