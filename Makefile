@@ -30,6 +30,7 @@ bench: .venv/ready
 	@$(BIN)/python -m benchmarks.profiles
 	@$(BIN)/python -m benchmarks.ledger
 	@$(BIN)/python -m benchmarks.crash
+	@$(BIN)/python -m benchmarks.economy
 
 .venv/ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Nectar needs Python 3.11 or newer; name one with PYTHON=")'

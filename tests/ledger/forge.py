@@ -15,13 +15,11 @@ from nectar_ledger.store.database import Database
 from nectar_ledger.store.scan import read_parts
 from nectar_ledger.store.sequencer import Sequencer
 from nectar_ledger.store.tables import TABLES
-from nectar_protocol.checkpoint import Checkpoint
 from nectar_protocol.entry import parse_entry
 from nectar_protocol.identity import Identity
-from nectar_protocol.merkle import Frontier, leaf_hash
 from nectar_protocol.note import Note
-from nectar_protocol.tiles import ENTRIES, WIDTH, Tile, grow, pack_bundle
 
+from benchmarks.logfiles import write_log
 from tests.ledger.town import TOWN_POLICY, Clock, Town
 from tests.ledger.world import ORIGIN, World
 
@@ -89,16 +87,4 @@ def dictate(database: Database, drafts: Sequence[Draft]) -> None:
 
 def write_folder(entries: Sequence[bytes], log_key: Identity, folder: Path) -> None:
     """A log as static files, whatever its entries say."""
-    frontier = Frontier()
-    files = {
-        Tile(level, index, len(hashes) // 32): hashes
-        for (level, index), hashes in grow(frontier, map(leaf_hash, entries)).items()
-    }
-    for start in range(0, len(entries), WIDTH):
-        bundle = entries[start : start + WIDTH]
-        files[Tile(ENTRIES, start // WIDTH, len(bundle))] = pack_bundle(bundle)
-    for tile, content in files.items():
-        (folder / tile.path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / tile.path).write_bytes(content)
-    checkpoint = Checkpoint(ORIGIN, frontier.size, frontier.root())
-    (folder / "checkpoint").write_bytes(checkpoint.signed(log_key).pack())
+    write_log(entries, ORIGIN, log_key, folder)
