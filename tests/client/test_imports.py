@@ -19,7 +19,7 @@ OWN = {
 }  # fmt: skip
 PARTS = {  # of each extra
     "client": ("nectar", "nectar_swarm", "nectar_protocol"),
-    "node": ("nectar_node", "nectar_swarm", "nectar_protocol"),
+    "node": ("nectar_node", "nectar_ledger_client", "nectar_swarm", "nectar_protocol"),
     "ledger": ("nectar_ledger", "nectar_ledger_client", "nectar_protocol"),
 }
 NO_MODULES = "migrations"  # run by Alembic, not imported

@@ -1,4 +1,4 @@
-"""`nectar node`"""
+"""`nectar node`, `nectar node status`"""
 
 import dataclasses
 import os
@@ -11,6 +11,7 @@ from nectar_swarm.lean import importing
 
 from nectar import __version__
 from nectar.cli import options
+from nectar.cli.earnings import status
 from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.service import serve
 from nectar.cli.settings import option
@@ -18,10 +19,11 @@ from nectar.home import data_folder
 
 if TYPE_CHECKING:
     from nectar_node.node import Serving
+    from nectar_protocol.identity import Identity, PublicKey
 
 
-@click.command(short_help="Serve blocks of a model.")
-@options.model
+@click.group(invoke_without_command=True, short_help="Serve blocks of a model; show what that earns.")
+@options.optional_model
 @options.revision
 @options.all_of(options.hub)
 @options.initial_peers
@@ -58,13 +60,27 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to wait for sessions on leaving.",
 )
+@options.ledger
+@option("--owner", metavar="ACCOUNT", help="The account that earns, by its public key in hex.")
+@option(
+    "--owner-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The account's own key file, if it is on this machine: the node then binds itself.",
+)
+@option(
+    "--unmetered",
+    type=click.Choice(["serve", "refuse"]),
+    default="serve",
+    show_default=True,
+    help="Sessions that nobody pays for, in the free class or not at all.",
+)
 @options.link_delay_ms
 @click.option("--pace", type=click.FloatRange(1), default=1.0, hidden=True, help="Announce and move so much faster.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="Leave when standard input ends, as a child process does.")
 @options.json_output
 @options.verbose
 def command(
-    model: str,
+    model: str | None,
     revision: str,
     initial_peers: tuple[str, ...],
     host: str,
@@ -73,6 +89,10 @@ def command(
     reachability: str,
     key: Path | None,
     allowed_peers: tuple[str, ...],
+    ledger: str | None,
+    owner: str | None,
+    owner_key: Path | None,
+    unmetered: str,
     max_disk_bytes: int | None,
     offline: bool,
     history_gib: float,
@@ -88,11 +108,19 @@ def command(
 
     Without --initial-peers the node starts a swarm of its own, and prints the line with which others join it. Ctrl-C
     lets its sessions move elsewhere and leaves; a second one leaves at once.
+
+    With --ledger it takes credits for what it serves, once it is bound to the account of its --owner.
     """
     configure_logging(verbose)
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        return
+    if model is None:
+        raise click.MissingParameter(ctx=context, param=next(p for p in context.command.params if p.name == "model"))
     if reachability == "private" and (announce or not initial_peers):
         raise click.UsageError("a private node needs --initial-peers to relay for it, and has nothing to --announce")
     peers, allowed = options.parse_peers(initial_peers), options.parse_allowed(allowed_peers)
+    account, owner_identity = parse_owner(ledger, owner, owner_key, unmetered)
     if not as_json:
         say("loading …")
     from nectar_swarm.hub import HubAccess
@@ -103,6 +131,7 @@ def command(
     with importing():
         from nectar_node.announcer import Pace
         from nectar_node.node import Node, NodeSettings
+        from nectar_node.till.office import Ledger
         from nectar_swarm.host import Listen
         from nectar_swarm.reachability import Reachability
 
@@ -119,11 +148,38 @@ def command(
             drain_s=drain,
             link_delay_s=link_delay_ms / 1e3,
             pace=Pace().times(pace),
+            ledger=None if ledger is None else Ledger(ledger, account, owner_identity, unmetered == "serve"),
             **settings,
         ),
         lambda serving: tell_json(serving) if as_json else tell(serving, new_swarm=not peers),
+        (lambda text: emit(event="ledger", text=text)) if as_json else say,
     )
     serve(node.run, until_eof=until_eof)
+
+
+command.add_command(status)
+
+
+def parse_owner(
+    ledger: str | None, owner: str | None, owner_key: Path | None, unmetered: str
+) -> "tuple[PublicKey | None, Identity | None]":
+    """The account that earns, and its key if that is at hand. Raises click.UsageError, SwarmError."""
+    from nectar_protocol.errors import IdentityError
+    from nectar_protocol.identity import public_key
+    from nectar_swarm.keyfile import load_key
+
+    if ledger is None and (owner or owner_key or unmetered == "refuse"):
+        raise click.UsageError("--owner, --owner-key and --unmetered refuse need the --ledger that they are for")
+    identity = None if owner_key is None else load_key(owner_key)
+    try:
+        account = None if owner is None else public_key(bytes.fromhex(owner))
+    except (ValueError, IdentityError) as error:
+        raise click.UsageError(f"--owner: an account is a public key, 64 digits in hex ({error})") from error
+    if account is not None and identity is not None and account != identity.public:
+        raise click.UsageError(f"--owner-key is the key of {identity.public.hex()}, and --owner names another account")
+    if account is None and identity is not None:
+        account = identity.public
+    return account, identity
 
 
 def tell_json(serving: "Serving") -> None:

@@ -32,6 +32,7 @@ def parse_bytes(context: click.Context, parameter: click.Parameter, value: str |
 
 
 model = option("--model", "-m", required=True, help="A model's folder, or its name on the hub.")
+optional_model = option("--model", "-m", help="A model's folder, or its name on the hub.")
 revision = option("--revision", default="main", show_default=True, help="The hub repository's revision.")
 hub = [
     option(
@@ -68,6 +69,7 @@ client_key = option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Use this key's identity instead of a new one, for swarms that list allowed peers.",
 )
+ledger = option("--ledger", metavar="URL", help="The ledger of the swarm's credits: https://ledger.example")
 json_output = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object a line.")
 verbose = click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
 listen = [
