@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
+from nectar_protocol.commitment import StepHeader, StepKind
 from nectar_protocol.hold import Hold, Line, sorted_lines
 from nectar_protocol.identity import PublicKey
 from nectar_protocol.metering import Meter
@@ -11,8 +13,10 @@ from nectar_protocol.money import MAX_UCR, MILLION
 from nectar_protocol.policy import Policy
 from nectar_protocol.receipt import Work
 from nectar_protocol.record import MAX_COUNT
+from nectar_protocol.tally import grown
 
 SLACK = Fraction(5, 4)  # for drafts that are rolled back, and for replays
+PAID_TOKENS = 512  # of a step that is paid for: nodes do no more without a signature
 RAISE_AT = Fraction(3, 4)  # of a cap
 GROWTH = 2
 
@@ -27,15 +31,15 @@ class Extent:
 
     @property
     def work(self) -> Work:
-        """Each position once: the prompt as prefill, then token by token."""
-        prompt, length, rows = min(self.prompt, self.length), self.length, self.rows
-        before, all_positions = prompt * (prompt - 1) // 2, length * (length - 1) // 2
-        return Work(
-            reserved_tokens=rows * length,
-            prefill_tokens=rows * prompt,
-            prefill_context=rows * before,
-            decode_tokens=rows * (length - prompt),
-            decode_context=rows * (all_positions - before),
+        """Each position once: the prompt in steps as they are paid for, then token by token."""
+        work, header = Work(reserved_tokens=self.rows * self.length), partial(StepHeader, StepKind.FORWARD)
+        prompt, at_once = min(self.prompt, self.length), max(1, PAID_TOKENS // self.rows)
+        for position in range(0, prompt, at_once):
+            work = grown(work, header(position), self.rows, min(at_once, prompt - position))
+        rest, positions = self.length - prompt, (prompt + self.length - 1) * (self.length - prompt) // 2
+        return work._replace(
+            decode_tokens=work.decode_tokens + self.rows * rest,
+            decode_context=work.decode_context + self.rows * positions,
         )
 
 

@@ -23,7 +23,7 @@ from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
 from nectar_swarm.tensors import all_finite
 
-from nectar.caps import Extent
+from nectar.caps import PAID_TOKENS, Extent
 from nectar.connection import Connection
 from nectar.errors import RequestError, SessionError
 from nectar.keeper import HUNG_MS, RouteKeeper
@@ -39,7 +39,6 @@ STALL_CHECK_S = 1.0
 STALL_S = 15.0  # no answer for so long while no node computes: something was lost that must be sent again
 MAX_STALLS = 3
 MAX_STEP_BYTES = 48 << 20
-PAID_TOKENS = 512  # of a step that is paid for: nodes do no more without a signature
 
 
 class Session:

@@ -1,6 +1,6 @@
 """A session's tab: what it asked of its nodes, and which of their bills it signs. No I/O.
 
-A bill is signed when it is right in itself, and when what the node says it took in is what its predecessor says it
+A bill is signed when it is right in itself, when the answers to its steps have come, and when what the node says it took in is what its predecessor says it
 passed on; what went in and came out at the ends the session knows itself. Until the predecessor has billed, a bill
 waits; who is gone is waited for no longer.
 """
@@ -51,6 +51,7 @@ class Tab:
     def __init__(self, key: Identity) -> None:
         self._key = key
         self.newest = 0  # the last step that was asked for
+        self._heard = 0  # the last one whose answer has come
         self._asked: dict[int, Asked] = {}
         self._client = Source()
         self._lines: list[Line] = []
@@ -89,6 +90,7 @@ class Tab:
     def answered(self, number: int, line: Line | None, digests: Sequence[Sequence[bytes]]) -> list[Decision]:
         """What came back as the output of step `number`, from a node with a line or without one."""
         self._asked[number].answered = True
+        self._heard = max(self._heard, number)
         if line is not None:
             self._answers[number] = line, joined(digests)
         return self._settle()
@@ -135,7 +137,7 @@ class Tab:
         receipt = pending.bill.receipt
         if line.cap_units is not None and receipt.units > line.cap_units:
             return self._blame(line, f"bills {receipt.units} units, and its line has {line.cap_units}")
-        waits = line.cap_units is None
+        waits = line.cap_units is None or any(step.last > self._heard for step in pending.bill.steps)
         for step in pending.bill.steps:
             if not self._came_out(line, step):
                 return self._blame(line, f"bills another output of step {step.last} than came from it")

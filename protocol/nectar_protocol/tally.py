@@ -1,10 +1,12 @@
 """What a session has had done on one node so far, as node and client both count it.
 
-A step of one token is decode, a longer one prefill, and so is a replay however long: many steps at once. Backward steps
-count apart. Each token counts once for every row, at its position; a rollback takes nothing back.
+The first position of a step is decode and the others are prefill, however many they are: it is for the pass over the
+weights. So nobody gains by how steps are cut or named. Backward steps count apart. Each token counts once for every
+row, at its position; a rollback takes nothing back.
 """
 
 from dataclasses import dataclass, replace
+from operator import add
 from typing import Self
 
 from nectar_protocol.announcement import Profile
@@ -32,12 +34,11 @@ class Terms:
 
 @dataclass(frozen=True)
 class Counted:
-    """A step as it was done: `replay` if it was many at once. Digests are [rows][positions]."""
+    """A step as it was done. Digests are [rows][positions]."""
 
     header: StepHeader
     inputs: Digests
     outputs: Digests
-    replay: bool = False
 
     @property
     def rows(self) -> int:
@@ -103,18 +104,27 @@ class Tally:
 
 def worked(work: Work, step: Counted) -> Work:
     """Totals with one more step. Raises MalformedError over 2^53 − 1."""
-    return grown(work, step.header, step.rows, step.positions, step.replay)
+    return grown(work, step.header, step.rows, step.positions)
 
 
-def grown(work: Work, header: StepHeader, rows: int, positions: int, replay: bool) -> Work:
+def grown(work: Work, header: StepHeader, rows: int, positions: int) -> Work:
     """Totals with one more step, of which no digests need be known yet. Raises MalformedError over 2^53 − 1."""
-    first, tokens = header.position, rows * positions
-    context = rows * (positions * first + positions * (positions - 1) // 2)
-    kind = "decode" if positions == 1 and not replay else "prefill"
+    first = header.position
     if header.kind is StepKind.BACKWARD:
-        kind = "backward"
-    counts = work._asdict()
-    more = {name: counts[name] + count for name, count in ((f"{kind}_tokens", tokens), (f"{kind}_context", context))}
-    if max(more.values()) > MAX_COUNT:
+        more = Work(backward_tokens=rows * positions, backward_context=rows * _sum(first, first + positions))
+    else:
+        more = Work(
+            prefill_tokens=rows * (positions - 1),
+            prefill_context=rows * _sum(first + 1, first + positions),
+            decode_tokens=rows,
+            decode_context=rows * first,
+        )
+    total = Work(*map(add, work, more))
+    if max(total) > MAX_COUNT:
         raise MalformedError("a line has had more done than a receipt can hold")
-    return work._replace(**more)
+    return total
+
+
+def _sum(start: int, stop: int) -> int:
+    """Of the positions from `start` up to `stop`, exclusive."""
+    return (start + stop - 1) * (stop - start) // 2

@@ -45,7 +45,7 @@ class BilledStep:
     @property
     def counted(self) -> Counted:
         """As a tally takes it."""
-        return Counted(self.header, self.inputs, self.outputs, self.first < self.last)
+        return Counted(self.header, self.inputs, self.outputs)
 
     def pack(self) -> bytes:
         header = self.header

@@ -13,7 +13,7 @@ import torch
 
 from nectar_swarm.messages import Step
 
-MERGE_TOKENS = 512
+MERGE_TOKENS = 512  # of all rows
 MERGE_BYTES = 48 << 20  # sessions of many rows, or of wide models: a message may have 64 MiB
 
 Order = tuple[int, ...]
@@ -97,12 +97,13 @@ class History:
         self.position = 0
         self.last = 0
         self._keep = keep
+        self._rows = 1
         # By number, of every step that had one: a rollback takes positions away, but leaves the rows as they were put.
         self._orders: list[tuple[int, Order]] = []
 
     def append(self, step: Step) -> Stored:
         """Add a step; one at an earlier position cuts what it replaces. Returns where its hidden states are kept."""
-        tokens = step.hidden.shape[1]
+        self._rows, tokens = step.hidden.shape[:2]
         stored = self._keep(step.hidden)
         if step.position < self.position:
             self._cut(step.position)
@@ -161,7 +162,7 @@ class History:
         tokens = size = 0
         for entry in self._reordered(entries, settled):
             tokens, size = tokens + entry.tokens, size + entry.stored.nbytes
-            if group and (tokens > MERGE_TOKENS or size > MERGE_BYTES):
+            if group and (self._rows * tokens > MERGE_TOKENS or size > MERGE_BYTES):
                 yield Joined(tuple(group))
                 group, tokens, size = [], entry.tokens, entry.stored.nbytes
             group.append(entry)

@@ -106,7 +106,7 @@ class Desk:
         """Raises StepError for a step that is too large to be paid for."""
         if session.account is not None:
             rows, positions, _ = step.hidden.shape
-            check_size(rows, positions, step.first < step.last)
+            check_size(rows, positions)
 
     def close(self, session: Session) -> None:
         """Its client has closed it: the final bill goes out, and its answer is waited for when the session is gone."""

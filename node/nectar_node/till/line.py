@@ -3,7 +3,7 @@
     admit → computed → counted → billed → countersigned
 
 What was admitted and is not countersigned yet is the window: all that a node can lose. A step goes in while it fits, or
-alone; so the loss is at most 16 steps, and 1,024 tokens or the one step that has more (a part of a replay).
+alone; so the loss is at most 16 steps and 1,024 tokens: none is larger.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,6 @@ class Asked:
     header: StepHeader
     rows: int
     positions: int
-
-    @property
-    def is_replay(self) -> bool:
-        return self.first < self.last
 
     @property
     def tokens(self) -> int:
@@ -95,7 +91,7 @@ class Line:
         self.unsigned_tokens += step.tokens
 
     def _with(self, step: Asked) -> Work:
-        return grown(self.admitted, step.header, step.rows, step.positions, step.is_replay)
+        return grown(self.admitted, step.header, step.rows, step.positions)
 
     def count(self, steps: Sequence[BilledStep], tally: Tally) -> None:
         """Admitted steps were computed, in their order; `tally` is this one's with them, made by `counted`."""
@@ -150,7 +146,7 @@ def counted(tally: Tally, steps: Sequence[BilledStep]) -> Tally:
     return tally
 
 
-def check_size(rows: int, positions: int, is_replay: bool) -> None:
-    """Raise StepError for a step that no window has room for, unless it could not be cut."""
-    if rows * positions > WINDOW_TOKENS and positions > 1 and not is_replay:
+def check_size(rows: int, positions: int) -> None:
+    """Raise StepError for a step that no window has room for."""
+    if rows * positions > WINDOW_TOKENS:
         raise StepError(f"a step of {rows * positions} tokens; under a hold a step has at most {WINDOW_TOKENS}")
