@@ -63,6 +63,12 @@ class Attendance:
         """Is anybody who pays here, or was lately?"""
         return any(flow.paid and now_s - flow.left_s < RECENT_S for flow in self._flows.values())
 
+    def paid_until(self, now_s: float, patience_s: float) -> float:
+        """Until when the first of those who pay and decode will be back; the past when none is, within so long."""
+        away = [flow.expected_s for flow in self._flows.values() if flow.paid and flow.short]
+        coming = [expected_s for expected_s in away if now_s < expected_s <= now_s + patience_s]
+        return min(coming, default=-math.inf)
+
     def wait_until(
         self, now_s: float, here: int, iteration_s: Callable[[int], float], *, only_paid: bool = False
     ) -> float:

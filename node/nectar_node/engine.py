@@ -23,7 +23,7 @@ from nectar_node.fairqueue import FairQueue
 from nectar_node.pieces import Result, all_shares, groups_of, piece_of, shares_of
 from nectar_node.runner import Piece, Runner
 from nectar_node.scheduler import MAX_ROWS, Grant, Scheduler, Work
-from nectar_node.speed import Speed
+from nectar_node.speed import STRETCH, Speed
 
 MIN_PROMPT_ROWS = 8
 FOLLOW_S = 0.002  # how long an idle thread waits for the step behind a replay
@@ -177,6 +177,9 @@ class Engine:
             paid = self._scheduler.short_rows(paid=True)
             here = paid or max(self._scheduler.short_rows(paid=False), 1)
             until_s = self._attendance.wait_until(now_s, here, self._speed.decoding_s, only_paid=paid > 0)
+            if not paid:  # who pays waits for no iteration that could as well have waited for it
+                patience_s = STRETCH * self._speed.decoding_s(1)
+                until_s = max(until_s, self._attendance.paid_until(now_s, patience_s))
             if until_s <= now_s:
                 break
             self._changed.wait(until_s - now_s)

@@ -152,3 +152,14 @@ def test_somebody_pays_while_they_are_here_and_a_while_after() -> None:
     assert not attendance.somebody_pays(RECENT_S)
     attendance.came("b", 10.0, 1, short=True)
     assert not attendance.somebody_pays(10.0), "it no longer pays"
+
+
+def test_those_who_do_not_pay_wait_a_little_for_those_who_do() -> None:
+    attendance = returning(0.01)
+    assert attendance.paid_until(0.0, 1.0) == -math.inf, "nobody pays"
+    come_back(attendance, "b", 0.05, paid=True)
+    come_back(attendance, "c", 0.02, paid=True)
+    come_back(attendance, "d", 0.01, paid=True, short=False)
+    assert attendance.paid_until(0.0, 1.0) == pytest.approx(0.02)
+    assert attendance.paid_until(0.0, 0.01) == -math.inf, "too long"
+    assert attendance.paid_until(0.03, 1.0) == pytest.approx(0.05), "one is late"
