@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nectar.line import Line as BilledLine
 from nectar.tab import Decision, Signed, Tab
-from nectar_node.till.line import Asked, Line, counted
+from nectar_node.till.line import Asked, Line, check_size, counted
 from nectar_protocol.announcement import Profile
 from nectar_protocol.commitment import SALT_SIZE, Digests, StepHeader, StepKind, digests
 from nectar_protocol.hold import Hold
@@ -83,7 +83,8 @@ class Serving:
         return 0 if self.line.receipt is None else self.line.receipt.receipt.units
 
     def run(self, step: Step) -> bool:
-        """Compute a step, unless it has to wait."""
+        """Compute a step, unless it has to wait. Raises StepError for one that no window has room for."""
+        check_size(1, step.positions)
         asked = Asked(step.first, step.last, step.header, 1, step.positions)
         if self.line.why_wait(asked) is not None:
             return False

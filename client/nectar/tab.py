@@ -1,8 +1,8 @@
 """A session's tab: what it asked of its nodes, and which of their bills it signs. No I/O.
 
-A bill is signed when it is right in itself, when the answers to its steps have come, and when what the node says it took in is what its predecessor says it
-passed on; what went in and came out at the ends the session knows itself. Until the predecessor has billed, a bill
-waits; who is gone is waited for no longer.
+A bill is signed when it is right in itself, when the answers to its steps have come, and when what the node says it
+took in is what its predecessor says it passed on; what went in and came out at the ends the session knows itself. Until
+the predecessor has billed, a bill waits; who is gone is waited for no longer.
 """
 
 from collections.abc import Sequence

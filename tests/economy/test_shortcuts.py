@@ -1,4 +1,4 @@
-"""The wire's words for what they are not meant for: each gains today, which is wrong."""
+"""The wire's words for what they are not meant for: none of them gains."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,6 @@ from benchmarks.economy.gain import Gain
 from benchmarks.economy.shortcuts import bill_unheard, feign_replays, pad_steps, refuse_replay
 
 
-@pytest.mark.parametrize(
-    "cheat",
-    [
-        pytest.param(pad_steps, marks=pytest.mark.xfail(strict=True, reason="two tokens cost half of one")),
-        pytest.param(feign_replays, marks=pytest.mark.xfail(strict=True, reason="who decodes may call it a replay")),
-        pytest.param(refuse_replay, marks=pytest.mark.xfail(strict=True, reason="a replay is let in past the window")),
-        pytest.param(bill_unheard, marks=pytest.mark.xfail(strict=True, reason="bills are signed before outputs come")),
-    ],
-)
+@pytest.mark.parametrize("cheat", [pad_steps, feign_replays, refuse_replay, bill_unheard])
 def test_no_shortcut_gains(cheat: Callable[[], Gain]) -> None:
     assert cheat().beyond <= 0

@@ -22,25 +22,25 @@ MODEL = ModelEntry(bytes(32), 1, AuditState.SHADOW, (BlockCost(1_000_000, 1_000)
 METER = Meter.of(0, 2, Profile.F32, MODEL, EXAMPLE)
 
 
-def step(
-    position: int, positions: int, rows: int = 1, replay: bool = False, kind: StepKind = StepKind.FORWARD
-) -> Counted:
+def step(position: int, positions: int, rows: int = 1, kind: StepKind = StepKind.FORWARD) -> Counted:
     def side(name: int) -> list[list[bytes]]:
         return [
             [bytes([name, row]) + place.to_bytes(30, "big") for place in range(position, position + positions)]
             for row in range(rows)
         ]
 
-    return Counted(StepHeader(kind, position), side(1), side(2), replay)
+    return Counted(StepHeader(kind, position), side(1), side(2))
 
 
-def test_a_prompt_is_prefill_a_token_decode_and_a_replay_prefill_again() -> None:
-    tally = Tally.begin(TERMS, 20).after(step(0, 3)).after(step(3, 1)).after(step(0, 4, replay=True))
-    assert tally.work == Work(20, 7, 0 + 1 + 2 + 0 + 1 + 2 + 3, 1, 3)
+def test_the_first_position_of_a_step_is_decode_and_the_others_prefill() -> None:
+    tally = Tally.begin(TERMS, 20).after(step(0, 3)).after(step(3, 1)).after(step(2, 4))
+    assert tally.work == Work(20, 2 + 0 + 3, 1 + 2 + 3 + 4 + 5, 3, 0 + 3 + 2)
 
 
-def test_a_replayed_token_is_no_decode() -> None:
-    assert worked(Work(), step(5, 1, replay=True)) == Work(0, 1, 5)
+@given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9))
+def test_nobody_gains_by_computing_more_in_a_step(position: int, positions: int, more: int) -> None:
+    short, long = (METER.units(worked(Work(), step(position, count))) for count in (positions, positions + more))
+    assert long > short
 
 
 def test_backward_counts_apart() -> None:

@@ -204,8 +204,8 @@ def test_merging_waits_for_nothing_when_nothing_is_settled() -> None:
     assert [(step.first, step.last) for step in kept(steps).after(1, 0)] == [(2, 2), (3, 3)]
 
 
-@pytest.mark.parametrize("limit", [1, 4, 5])
-def test_the_limit_of_a_merge_counts_tokens(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+@pytest.mark.parametrize("limit", [1, 12, 15])  # of three rows
+def test_the_limit_of_a_merge_counts_the_tokens_of_all_rows(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(history, "MERGE_TOKENS", limit)
     steps = steps_of([(0, 2, ())] * 5)
     again = list(kept(steps).after(0, 5))
@@ -248,7 +248,7 @@ class Elsewhere(InMemory):
 
 
 def test_states_lie_where_they_are_said_to_and_are_read_when_their_turn_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "MERGE_TOKENS", 4)
+    monkeypatch.setattr(history, "MERGE_TOKENS", 12)
     monkeypatch.setattr(Elsewhere, "read", [])
     steps, keeping = steps_of([(0, 2, ())] * 5), History(Elsewhere)
     numbers = [int(step.hidden[0, 0, 0]) for step in steps]

@@ -66,7 +66,7 @@ async def test_a_session_is_billed_signed_and_kept_and_its_output_is_that_of_an_
         position += piece.shape[1]
     final = await payer.close()
     payer.check(steps, answers)
-    assert final.receipt.work == Work(32, 6, sum(range(6)), 24, sum(range(6, 30)))
+    assert final.receipt.work == Work(32, 5, sum(range(1, 6)), 25, 0 + sum(range(6, 30)))
     assert [len(bill.steps) for bill in payer.bills[:3]] == [8, 8, 8]
     kept = till.spool.lines[payer.hold.id]
     assert kept.receipt == payer.receipt
@@ -87,7 +87,7 @@ async def test_rows_rollbacks_reorders_and_replays_are_counted_as_they_came(clie
     final = await payer.close()
     payer.check(steps, answers)
     work = final.receipt.work
-    assert (work.prefill_tokens, work.decode_tokens) == (2 * (5 + 2 + 3), 2)
+    assert (work.prefill_tokens, work.decode_tokens) == (2 * (4 + 1 + 2), 2 * 4)
 
 
 async def test_a_long_prompt_is_hashed_in_a_thread_and_what_comes_behind_it_stays_in_order(
@@ -135,7 +135,7 @@ async def test_what_an_eviction_makes_the_node_compute_again_is_not_counted(clie
     answers.append(await payer.step(steps[1]))
     final = await payer.close()
     payer.check(steps, answers)
-    assert (final.receipt.work.prefill_tokens, final.receipt.work.decode_tokens) == (6, 1)
+    assert (final.receipt.work.prefill_tokens, final.receipt.work.decode_tokens) == (5, 2)
 
 
 async def test_a_step_that_comes_again_is_counted_once(client: HandMade) -> None:
@@ -186,7 +186,8 @@ async def test_whoever_stops_signing_costs_1024_tokens(
     assert isinstance(message, Error)
     assert message.code is ErrorCode.UNPAID
     receipt = payer.receipt
-    covered = 0 if receipt is None else receipt.receipt.work.prefill_tokens
+    work = Work() if receipt is None else receipt.receipt.work
+    covered = work.prefill_tokens + work.decode_tokens
     assert WINDOW_TOKENS - rows * positions < done - covered <= WINDOW_TOKENS
 
 
@@ -348,7 +349,7 @@ async def test_a_session_opened_again_goes_on_from_the_receipt_that_it_shows(
     await again.close()
     again.check([step], answers)
     assert again.bills[0].receipt.seq == 2
-    assert again.bills[0].receipt.work.prefill_tokens == 6
+    assert again.bills[0].receipt.work == Work(16, 4, 2 * (1 + 2), 2)
 
 
 async def test_whoever_shows_no_receipt_does_not_begin_anew(client: HandMade) -> None:
@@ -361,7 +362,7 @@ async def test_whoever_shows_no_receipt_does_not_begin_anew(client: HandMade) ->
     await again.step(Step(1, 1, 0, noise(1, 2)))
     bill = await again.bill(1)
     assert bill.receipt.seq == 2
-    assert bill.receipt.work == Work(16, 5, 0 + 1 + 2 + 0 + 1)
+    assert bill.receipt.work == Work(16, 3, 1 + 2 + 1, 2)
 
 
 async def test_a_receipt_newer_than_the_nodes_own_is_kept(client: HandMade, till: Till) -> None:
