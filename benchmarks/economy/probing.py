@@ -28,7 +28,7 @@ PROBED = replace(
     POLICY, swarm=Swarm.OPEN, probes_ppm=3_000_000, batch_units=25_600_000, hold_life_ms=10**11, epoch_ms=10**12
 )  # fmt: skip
 OWNER, CLIENT, SESSION, AUDITOR = person("owner"), person("client"), person("session"), person("auditor")
-CLIENT_UCR = 10**13
+CLIENT_UCR = 5 * 10**14
 CAP = 10**11  # units
 
 
