@@ -1,5 +1,6 @@
 """The desk: where a service's sessions and their accounts meet. Without a till nothing is metered."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -11,6 +12,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Open, Step
 from nectar_swarm.payment import Payment
+from nectar_swarm.waiting import first_of
 
 from nectar_node.errors import PaymentError
 from nectar_node.scheduler import Work
@@ -19,6 +21,8 @@ from nectar_node.till.account import Account
 from nectar_node.till.door import Ticket
 from nectar_node.till.line import check_size
 from nectar_node.till.till import Till
+
+FINAL_S = 2.0
 
 
 class Desk:
@@ -38,6 +42,7 @@ class Desk:
         self._submit, self._sessions, self._link_to, self._end = submit, sessions, link_to, end
         self._held: dict[bytes, Session] = {}  # by hold
         self._closing: dict[int, tuple[Session, Account]] = {}  # by number: their final receipts are waited for
+        self._settled = asyncio.Event()  # none is waited for
 
     @property
     def ledger(self) -> bytes:
@@ -102,6 +107,7 @@ class Desk:
         if account is not None:
             self._leave(account)
             self._closing[session.number] = session, account
+            self._settled.clear()
             account.close(partial(self._closed, session, account))
 
     def forget(self, session: Session) -> None:
@@ -118,6 +124,8 @@ class Desk:
     def _closed(self, session: Session, account: Account) -> None:
         self._closing.pop(session.number, None)
         self._note(account)
+        if not self._closing:
+            self._settled.set()
 
     def _note(self, account: Account) -> None:
         if account.owes and self._till is not None:
@@ -162,7 +170,9 @@ class Desk:
         if self._till is not None:
             self._till.keep(account.hold, receipt)
 
-    def stop(self) -> None:
-        """The service ends: what waits for a final receipt has had its time."""
+    async def stop(self) -> None:
+        """The service ends: give those a moment whose final receipts are on their way."""
+        if self._closing:
+            await first_of(self._settled.wait(), timeout_s=FINAL_S)
         for _, account in list(self._closing.values()):
             account.end()

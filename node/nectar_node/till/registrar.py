@@ -59,6 +59,10 @@ class Registrar:
         """Learn what is new and say what we serve. Raises LedgerClientError."""
         await self._learn(self._till.facts)
         await self._see_to_payee(self._till.facts)
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Say what the node has announced last. Raises LedgerClientError."""
         word = self._last_word()
         if word is not None and word.expires_ms > self._till.now_ms():
             await self._client.heartbeat(word)

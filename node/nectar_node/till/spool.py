@@ -203,6 +203,11 @@ class Spool:
                 self._database.close()
 
 
+def spool_path(key_file: Path) -> Path:
+    """Where the node with this key keeps what it has earned."""
+    return key_file.with_name(f"{key_file.stem}.till.db")
+
+
 def read_spool(path: Path) -> Spool:
     """What is in the file, while another process may be using it: to look at. Raises TillError."""
     if not path.is_file():

@@ -124,9 +124,10 @@ def serve(
     orders: Sequence[Order] = (),
     public_url: str | None = None,
     beat_s: float = 0.05,
+    clock: Clock | None = None,
 ) -> tuple[Served, Callable[[], None]]:
     """A new ledger, with `orders` recorded, and how to stop it."""
-    clock = Clock()
+    clock = clock or Clock()
     service = open_service(folder, world, clock, beat_s)
     started: Queue[str] = Queue()
     server = Server(create_app(service, limits, public_url), "127.0.0.1", 0, started.put)
