@@ -41,7 +41,7 @@ class Desk:
         self._till = till
         self._submit, self._sessions, self._link_to, self._end = submit, sessions, link_to, end
         self._held: dict[bytes, Session] = {}  # by hold
-        self._closing: dict[int, tuple[Session, Account]] = {}  # by number: their final receipts are waited for
+        self._closing: dict[tuple[PeerID, int], Account] = {}  # of sessions: their final receipts are waited for
         self._settled = asyncio.Event()  # none is waited for
 
     @property
@@ -70,8 +70,8 @@ class Desk:
         ticket = self._till.check(payment, request, link, number)
         if other is not None:
             self._end(other, None)
-        for closing, account in list(self._closing.values()):
-            if account.hold.hold.id == hold or closing.number == number:
+        for closing, account in list(self._closing.items()):
+            if account.hold.hold.id == hold or closing == (link.peer, number):
                 account.end()
         return payment, ticket
 
@@ -106,7 +106,7 @@ class Desk:
         account, session.account = session.account, None
         if account is not None:
             self._leave(account)
-            self._closing[session.number] = session, account
+            self._closing[session.owner, session.number] = account
             self._settled.clear()
             account.close(partial(self._closed, session, account))
 
@@ -122,7 +122,7 @@ class Desk:
         self._held.pop(account.hold.hold.id, None)
 
     def _closed(self, session: Session, account: Account) -> None:
-        self._closing.pop(session.number, None)
+        self._closing.pop((session.owner, session.number), None)
         self._note(account)
         if not self._closing:
             self._settled.set()
@@ -157,10 +157,10 @@ class Desk:
 
     def _account(self, link: Link, number: int) -> Account | None:
         """Of this number, if the session is, or was, this peer's own; others are not answered."""
-        if (session := self._sessions.get(number)) is not None:
-            return session.account if session.owner == link.peer else None
-        closing, account = self._closing.get(number, (None, None))
-        return account if closing is not None and closing.owner == link.peer else None
+        session = self._sessions.get(number)
+        if session is not None and session.owner == link.peer:
+            return session.account
+        return self._closing.get((link.peer, number))
 
     def _send(self, session: Session, kind: Kind, payload: bytes) -> None:
         if owner := self._link_to(session.owner):
@@ -174,5 +174,5 @@ class Desk:
         """The service ends: give those a moment whose final receipts are on their way."""
         if self._closing:
             await first_of(self._settled.wait(), timeout_s=FINAL_S)
-        for _, account in list(self._closing.values()):
+        for account in list(self._closing.values()):
             account.end()

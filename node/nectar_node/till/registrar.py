@@ -51,6 +51,8 @@ class Registrar:
                 level = logging.WARNING if works else logging.INFO
                 log.log(level, "%s; holds are taken as far as the ledger is known, and receipts kept", error)
                 works = False
+            except Exception:  # our own mistake; the next round may go better
+                log.exception("a round to the ledger failed")
             await asyncio.sleep(CURIOUS_S)
             await first_of(self._till.curious.wait(), timeout_s=self._round_s * random.uniform(0.75, 1.25))
             self._till.curious.clear()

@@ -130,9 +130,9 @@ class Spool:
             if now_ms > until_ms:
                 del self.lines[kept.hold]
                 earned = kept.state in (State.PROVED, State.POSTED)
-                for name, more in zip(TOTALS, _totals(kept), strict=True):
-                    self.past[name] += more if earned else 0
-                with self._lock:
+                with self._lock:  # a line goes and its totals come in the same flush
+                    for name, more in zip(TOTALS, _totals(kept), strict=True):
+                        self.past[name] += more if earned else 0
                     self._new_lines[kept.hold] = None
                     self._past_changed = True
 
