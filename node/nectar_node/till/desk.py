@@ -23,6 +23,7 @@ from nectar_node.till.line import check_size
 from nectar_node.till.till import Till
 
 FINAL_S = 2.0
+MAX_CLOSING = 4096
 
 
 class Desk:
@@ -106,6 +107,8 @@ class Desk:
         account, session.account = session.account, None
         if account is not None:
             self._leave(account)
+            if len(self._closing) >= MAX_CLOSING:
+                next(iter(self._closing.values())).end()
             self._closing[session.owner, session.number] = account
             self._settled.clear()
             account.close(partial(self._closed, session, account))
