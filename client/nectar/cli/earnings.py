@@ -8,7 +8,7 @@ import click
 
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
-from nectar.cli.settings import data_folder
+from nectar.home import data_folder
 
 if TYPE_CHECKING:
     from nectar_node.till.earnings import Paid, Served
