@@ -24,21 +24,12 @@ from transformers import AutoModelForCausalLM
 from tests.client.swarm import eventually
 from tests.integration.conftest import Tokens
 from tests.integration.paidnode import Job
-from tests.ledger.api.served import Clock, Served, serve
+from tests.ledger.api.served import LiveClock, Served, serve
 from tests.ledger.world import World, person
 
 BLOCKS = 8
 ALICE, OWNER = person("alice"), person("owner")
 NEW = 24
-
-
-class LiveClock(Clock):
-    """Stands until the ledger has begun, since its ID has its first moment in it."""
-
-    is_live = False
-
-    def __call__(self) -> int:
-        return time.time_ns() // 1_000_000 if self.is_live else self.now_ms
 
 
 class PaidNode:
