@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nectar_protocol.commitment import StepKind
+from nectar_protocol.commitment import StepHeader, StepKind
 from nectar_protocol.errors import MalformedError, SignatureError
 from nectar_protocol.identity import PeerID
 from nectar_protocol.metering import Meter
-from nectar_protocol.receipt import Receipt, SignedReceipt
-from nectar_protocol.tally import Tally, Terms
+from nectar_protocol.receipt import Receipt, SignedReceipt, Work
+from nectar_protocol.tally import Tally, Terms, grown
 from nectar_swarm.bills import Bill, BilledStep
 
 from nectar.trail import Passed, Trail, joined
@@ -147,6 +147,14 @@ class Line(Source):
                 Took(step.first, step.last, header.position, step.positions, tuple(header.reorder), inputs)
             )
         return self.receipt
+
+    def work_with(self, asked: Mapping[int, Asked], newest: int) -> Work:
+        """The totals once all is done that was asked for and is not billed yet. Raises MalformedError."""
+        work = self.tally.work
+        for number in range(self.billed + 1, newest + 1):
+            if (one := asked.get(number)) is not None:
+                work = grown(work, StepHeader(StepKind.FORWARD, one.position), one.rows, one.positions, False)
+        return work
 
     def may_differ(self, first: int, last: int, asked: Mapping[int, Asked]) -> bool:
         """Can these steps have come otherwise than they were asked: in a replay, or rolled back before they left?"""

@@ -187,12 +187,16 @@ class Payer:
         """Does anybody bill this session, or may it be so yet?"""
         return self._book.bought is not None or not self._is_prepared
 
-    def asked(self, step: Step) -> None:
-        if self._counts:
-            rows, positions, _ = step.hidden.shape
-            self._renewal.used()
-            self._tab.ask(step.last, rows, step.position, positions, step.reorder)
-            self._soon(self._on_sent, step)
+    def asked(self, step: Step) -> PaymentError | None:
+        """A step is about to be sent; an error if it cannot be paid for any more."""
+        if not self._counts:
+            return None
+        rows, positions, _ = step.hidden.shape
+        self._renewal.used()
+        self._tab.ask(step.last, rows, step.position, positions, step.reorder)
+        self._soon(self._on_sent, step)
+        short = self._renewal.short
+        return short if short and any(map(self._tab.exceeds, self._book.lines.values())) else None
 
     def answered(self, step: Step, peer: PeerID, payload: bytes) -> None:
         """`payload` is the step's, which the session's user cannot change under us."""

@@ -174,8 +174,9 @@ class Session:
         self._last += 1
         step = Step(self._last, self._last, position, hidden, reorder)
         self._history.append(step)
-        if self._payer is not None:
-            self._payer.asked(step)
+        if self._payer is not None and (short := self._payer.asked(step)):
+            answer.set_exception(short)
+            return
         self._answer = answer
         if self._keeper.ready:
             self._pump()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from nectar_protocol.errors import MalformedError
 from nectar_protocol.hold import Hold
 from nectar_protocol.identity import Identity
 from nectar_protocol.receipt import SignedReceipt
@@ -78,6 +79,15 @@ class Tab:
             if line is not None:
                 line.follow(source, self.newest, again, settled)
             source = line or Source(speaks=False)
+
+    def exceeds(self, line: Line) -> bool:
+        """Does what was asked for come to more than the line has?"""
+        if line.cap_units is None:
+            return False
+        try:
+            return line.meter.units(line.work_with(self._asked, self.newest)) > line.cap_units
+        except MalformedError:
+            return True
 
     # What becomes known
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from nectar_ledger_client.accounts import Balance, PurseLine, StatementLine
 from nectar_ledger_client.accounts import Purse as PurseBalance
@@ -25,6 +26,7 @@ from nectar.home import data_folder
 from nectar.ledger import NOT_FOUND
 
 COMMAND_LIFE_MS = 300_000
+T = TypeVar("T")
 
 
 def default_file() -> Path:
@@ -79,18 +81,18 @@ class Wallet:
 
     def statement(self, after: int | None = None) -> Iterator[StatementLine]:
         """What moved the balance, the newest first unless it begins behind entry `after`."""
-        return self.client.statement(self.account, after)
+        return _known(self.client.statement(self.account, after))
 
     def purse_statement(self, after: int | None = None) -> Iterator[PurseLine]:
-        return self.client.purse_statement(self.identity, after)
+        return _known(self.client.purse_statement(self.identity, after))
 
     def holds(self, after: int | None = None) -> Iterator[HoldView]:
         """Those that were paid from the purse."""
-        return self.client.holds_of(self.identity, after)
+        return _known(self.client.holds_of(self.identity, after))
 
     def nodes(self) -> Iterator[NodeView]:
         """Those whose earnings come here."""
-        return self.client.nodes_of(self.account)
+        return _known(self.client.nodes_of(self.account))
 
     def fund(self, amount_ucr: int) -> int | None:
         """Move a round amount from the balance into the purse; the entry that it became."""
@@ -124,3 +126,12 @@ class Wallet:
         expires_ms = time.time_ns() // 1_000_000 + COMMAND_LIFE_MS
         command = kind(self.client.known().ledger, secrets.token_bytes(16), expires_ms, self.account, amount_ucr)
         return self.client.send_command(command.signed(self.identity)).index
+
+
+def _known(lines: Iterator[T]) -> Iterator[T]:
+    """None of an account that the ledger does not know yet."""
+    try:
+        yield from lines
+    except RefusedError as error:
+        if error.status != NOT_FOUND:
+            raise

@@ -18,7 +18,7 @@ OWN = {
     "nectar_protocol", "nectar_swarm", "nectar_node", "nectar", "nectar_demo", "nectar_ledger", "nectar_ledger_client",
 }  # fmt: skip
 PARTS = {  # of each extra
-    "client": ("nectar", "nectar_swarm", "nectar_protocol"),
+    "client": ("nectar", "nectar_ledger_client", "nectar_swarm", "nectar_protocol"),
     "node": ("nectar_node", "nectar_ledger_client", "nectar_swarm", "nectar_protocol"),
     "ledger": ("nectar_ledger", "nectar_ledger_client", "nectar_protocol"),
 }
@@ -157,7 +157,7 @@ def test_help_needs_the_base_alone(tmp_path: Path) -> None:
     ran = run_python(COMMAND, "--help", extra="", home=tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert "Usage: nectar" in ran.stdout
-    for command in ("node", "generate", "swarm", "demo", "ledger"):
+    for command in ("node", "generate", "swarm", "demo", "ledger", "wallet"):
         ran = run_python(COMMAND, command, "--help", extra="", home=tmp_path)
         assert ran.returncode == 0, ran.stderr[-2000:]
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from nectar_protocol.money import format_credits
 from nectar_swarm.lean import importing
 
 from nectar.cli import options
 from nectar.cli.output import configure_logging, emit, say
 from nectar.cli.settings import option
+from nectar.home import data_folder
 
 
 @click.command(short_help="Continue a text through the swarm.")
@@ -29,6 +31,16 @@ from nectar.cli.settings import option
 @option(
     "--patience", type=click.FloatRange(0.1), default=6.0, show_default=True, help="Seconds to wait for lost blocks."
 )
+@options.ledger
+@options.wallet
+@option(
+    "--weight",
+    type=click.Choice(["0", "1", "2", "4", "8"]),
+    default="0",
+    show_default=True,
+    help="Pay so many times the price to go before others; 0 is the free class.",
+)
+@option("--budget", metavar="CREDITS", help="Set aside no more than this.")
 @options.trusted_peers
 @options.allowed_peers
 @options.client_key
@@ -48,6 +60,10 @@ def command(
     seed: int | None,
     chat: bool,
     patience: float,
+    ledger: str | None,
+    wallet: Path | None,
+    weight: str,
+    budget: str | None,
     trusted_peer: tuple[str, ...],
     allowed_peers: tuple[str, ...],
     key: Path | None,
@@ -59,6 +75,7 @@ def command(
     configure_logging(verbose)
     peers, allowed = options.need_peers(initial_peers), options.parse_allowed(allowed_peers)
     trusted = options.parse_peer_ids(trusted_peer, "--trusted-peer")
+    paying = how_to_pay(ledger, int(weight), budget)
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text:
         raise click.UsageError("the prompt is empty")
@@ -83,6 +100,8 @@ def command(
             connection=connection,
             patience_s=patience,
             trusted_peers=trusted,
+            ledger=ledger,
+            wallet=(wallet or data_folder() / "wallet.key") if paying else None,
         )
         inputs = encode(tokenizer, text, chat)
         if seed is not None:
@@ -91,7 +110,7 @@ def command(
             {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
         )
         started_s = time.perf_counter()
-        with remote.session(inputs["input_ids"].shape[1] + max_new_tokens) as session:
+        with remote.session(inputs["input_ids"].shape[1] + max_new_tokens, **paying) as session:
             out = remote.generate(
                 **inputs,
                 session=session,
@@ -102,6 +121,17 @@ def command(
             report(tokenizer, out[0, inputs["input_ids"].shape[1] :], time.perf_counter() - started_s, session, as_json)
     finally:
         connection.close()
+
+
+def how_to_pay(ledger: str | None, weight: int, budget: str | None) -> dict[str, Any]:
+    """The options of a session that is paid for; none for one that is not. Raises click.UsageError."""
+    if not weight:
+        if budget is not None:
+            raise click.UsageError("--budget goes with a --weight: what has none costs nothing")
+        return {}
+    if ledger is None:
+        raise click.UsageError("--weight is paid on a ledger: give --ledger URL, or set ledger_url in nectar.toml")
+    return {"weight": weight} if budget is None else {"weight": weight, "budget": budget}
 
 
 def load_tokenizer(source: Any) -> Any:
@@ -138,10 +168,14 @@ def report(tokenizer: Any, tokens: Any, seconds: float, session: Any, as_json: b
             tokens=len(tokens),
             seconds=round(seconds, 3),
             route=[{"peer": span.peer, "start": span.start, "stop": span.stop} for span in session.route],
+            units=session.spent.units,
+            spent_ucr=str(session.spent.ucr),
             repairs=[{"lost": list(repair.lost), "seconds": round(repair.seconds, 3)} for repair in session.repairs],
         )
         return
     spans = " → ".join(f"{span.start}:{span.stop} on …{span.peer[-6:]}" for span in session.route)
     say(f"{len(tokens)} tokens, {len(tokens) / seconds:.1f} a second, through {spans}")
+    if ucr := session.spent.ucr:
+        say(f"{format_credits(ucr)} credits so far, for {session.spent.units} units of work")
     for repair in session.repairs:
         say(f"lost {'; '.join(repair.lost)}; went on after {repair.seconds:.2f} s")

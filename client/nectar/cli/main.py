@@ -16,6 +16,7 @@ from nectar.cli import audit, bootstrap, demo, generate, key, node, swarm
 from nectar.cli.ledger import group as ledger
 from nectar.cli.output import emit, say
 from nectar.cli.settings import default_map
+from nectar.cli.wallet import group as wallet
 
 FAULTY, UNREACHABLE, UNSERVED, INTERRUPTED = 3, 4, 5, 130
 # The extra that a command needs, if it is not a client's.
@@ -31,6 +32,7 @@ COMMANDS = {
     "ledger": ledger.command,
     "node": node.command,
     "swarm": swarm.command,
+    "wallet": wallet.command,
 }
 
 

@@ -69,7 +69,19 @@ client_key = option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Use this key's identity instead of a new one, for swarms that list allowed peers.",
 )
-ledger = option("--ledger", metavar="URL", help="The ledger of the swarm's credits: https://ledger.example")
+# In nectar.toml `ledger_url`, since [ledger] is the table of the commands of that name.
+ledger = option(
+    "--ledger",
+    "--ledger-url",
+    "ledger",
+    metavar="URL",
+    help="The ledger of the swarm's credits: https://ledger.example",
+)
+wallet = option(
+    "--wallet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Your account's key file, made if there is none; wallet.key in Nectar's own folder by default.",
+)
 json_output = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object a line.")
 verbose = click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
 listen = [

@@ -1,0 +1,1 @@
+"""`nectar wallet`: an account's credits, as its owner sees and moves them."""
