@@ -153,7 +153,7 @@ class Line(Source):
         work = self.tally.work
         for number in range(self.billed + 1, newest + 1):
             if (one := asked.get(number)) is not None:
-                work = grown(work, StepHeader(StepKind.FORWARD, one.position), one.rows, one.positions, False)
+                work = grown(work, StepHeader(StepKind.FORWARD, one.position), one.rows, one.positions)
         return work
 
     def may_differ(self, first: int, last: int, asked: Mapping[int, Asked]) -> bool:
