@@ -20,7 +20,7 @@ from nectar_protocol.tally import Tally, Terms
 from nectar_swarm.bills import Bill, Countersignature
 from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Open, Step
+from nectar_swarm.messages import ErrorCode, Open, Step
 from nectar_swarm.payment import Payment, opening
 from nectar_swarm.tensors import CODES
 from nectar_swarm.vectors import vector_digests
@@ -82,7 +82,8 @@ class Payer:
         self._renewal = Renewal(self._book, purse, self._key, self)
         self._histories = Histories(network, self._book, purse, self._key)
         self._unmetered: set[PeerID] = set()
-        self._is_prepared = self._closed = False
+        self._refusals: Counter[PeerID] = Counter()
+        self._is_prepared = self._is_worn = self._closed = False
         self._farewells: dict[int, Farewell] = {}  # by number, of what was closed
         self._ears: Counter[int] = Counter()
 
@@ -94,6 +95,8 @@ class Payer:
 
     async def prepare(self, hops: Sequence[Hop], extent: Extent) -> None:
         """Have a hold for these, unless there is one, or was none to be had. Raises PaymentError."""
+        if self._book.bought is not None and any(self._book.has_closed(hop.peer) for hop in hops):
+            self._book.bought, self._is_prepared = None, False
         if self._is_prepared:
             return
         self._renewal.extent = extent
@@ -165,20 +168,23 @@ class Payer:
         self._renewal.look()
 
     def left(self, number: int) -> None:
-        """No node goes on with the session under this number. What was opened may be closed by now, so that another
-        hold is wanted.
-        """
-        for line in self._book.lines.values():
-            self._decide(self._tab.lose(line))
+        """No node goes on with the session under this number. Where its hold is worn, they close their lines."""
+        for line in self._book.of_number(number):
+            self._decide(self._tab.lose(line) if self._is_worn else self._tab.drop(line))
         self._book.lines.clear()
-        if self._book.bought is not None:
+        if self._is_worn and self._book.bought is not None:
             self._await_finals(number)
             self._book.bought, self._is_prepared = None, False
+        self._is_worn = False
 
-    def on_refusal(self, hop: Hop) -> PaymentError | None:
-        """A node takes the hold no longer; the error for who waits, if there is no more to be paid with."""
-        self._unmetered.add(hop.peer)
-        return self._renewal.short if self._book.bought else None
+    def on_refusal(self, hop: Hop, code: ErrorCode) -> PaymentError | None:
+        """A node takes the hold no longer, or not yet; the error for who waits, if there is no more to be paid with."""
+        if self._book.lines.pop(hop.peer, None) is None:
+            return None
+        self._refusals[hop.peer] += 1
+        if code is ErrorCode.UNPAID or self._refusals[hop.peer] > 1:
+            self._unmetered.add(hop.peer)
+        return self._renewal.short
 
     # Steps
 
@@ -263,7 +269,7 @@ class Payer:
             replay = Extent(self._renewal.extent.rows, line.reach, line.reach)
             if line.meter.units(replay.work) > line.cap_units // 2:
                 self._unmetered.add(line.peer)  # another hold would be used up in no time
-            self._customer.on_worn(f"{line.peer[-6:]} has used up its line")
+            self.on_worn(f"{line.peer[-6:]} has used up its line")
 
     # Called by those who renew the hold
 
@@ -280,6 +286,8 @@ class Payer:
         self._customer.on_fault(peer, reason, False)
 
     def on_worn(self, reason: str) -> None:
+        """The hold is of no more use: begin anew under another one."""
+        self._is_worn = True
         self._customer.on_worn(reason)
 
     # The end

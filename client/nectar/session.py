@@ -312,7 +312,7 @@ class Session:
 
     def _on_error(self, hop: Hop, error: Error) -> None:
         is_unpaid = error.code is ErrorCode.UNPAID or (error.code is ErrorCode.DENIED and error.generation)
-        short = self._payer.on_refusal(hop) if self._payer is not None and is_unpaid else None
+        short = self._payer.on_refusal(hop, error.code) if self._payer is not None and is_unpaid else None
         if refusal := self._keeper.on_error(hop, error) or short:
             self._end_step(refusal)
 
