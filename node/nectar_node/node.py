@@ -128,8 +128,6 @@ class Node:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve; begin again with the loaded blocks if p2pd ends under us, however often it takes."""
-        if self.settings.ledger is not None:
-            self._office = await self._open_office(self.settings.ledger)
         self._archive = Archive(self.settings.history_bytes)
         try:
             await self._membership.run(stop, lambda place: self._serve(place, stop))
@@ -151,6 +149,8 @@ class Node:
 
     async def _serve(self, place: Place, stop: asyncio.Event) -> None:
         """Until `stop` is set, or p2pd ends."""
+        if self._office is None and self.settings.ledger is not None:  # not before the key is ours alone
+            self._office = await self._open_office(self.settings.ledger)
         self._announcer.attach(place.directory, place.addresses)
         mover = Mover(place.directory, self._announcer, self.anatomy.blocks, random.Random())
         announcing = asyncio.create_task(self._keep_announcing(place))

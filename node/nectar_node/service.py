@@ -102,7 +102,7 @@ class Service:
         self._sweeper.cancel()
         for session in list(self._sessions.values()):
             self._forget(session)
-        self._desk.stop()
+        await self._desk.stop()
         self._engine.stop()
         await first_of(self._engine.join(), timeout_s=COMPUTE_END_S)
         await self.peers.close()

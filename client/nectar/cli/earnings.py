@@ -28,8 +28,7 @@ def status(key: Path | None, ledger: str | None, as_json: bool, verbose: int) ->
     from nectar_ledger_client.client import LedgerClient
     from nectar_node.till.earnings import Paid, Served
     from nectar_node.till.facts import Facts
-    from nectar_node.till.office import spool_path
-    from nectar_node.till.spool import read_spool
+    from nectar_node.till.spool import read_spool, spool_path
     from nectar_swarm.keyfile import load_key
 
     key_file = key or data_folder() / "node.key"
@@ -45,7 +44,8 @@ def status(key: Path | None, ledger: str | None, as_json: bool, verbose: int) ->
             paid = Paid.ask(client, node)
     if as_json:
         known = None if facts.ledger is None else facts.ledger.ledger.hex()
-        emit(node=node.hex(), ledger=known, **asdict(served), paid=None if paid is None else paid.as_json())
+        told = None if paid is None else paid.as_json()
+        emit(node=node.hex(), ledger=known, binding=facts.binding, **asdict(served), paid=told)
     else:
         tell(served, paid)
         if facts.binding and (facts.payee is None):

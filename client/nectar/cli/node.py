@@ -152,7 +152,7 @@ def command(
             **settings,
         ),
         lambda serving: tell_json(serving) if as_json else tell(serving, new_swarm=not peers),
-        (lambda text: emit(event="ledger", text=text)) if as_json else say,
+        say,
     )
     serve(node.run, until_eof=until_eof)
 

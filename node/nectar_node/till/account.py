@@ -85,7 +85,8 @@ class Account:
         self._soon = False
         if self.ended or not self._computed or self._folding is not None:
             return
-        if all(2 * output.nbytes <= INLINE_BYTES and _is_at_hand(work) for work, output in self._computed):
+        size = sum(2 * output.nbytes for _, output in self._computed)
+        if size <= INLINE_BYTES and all(_is_at_hand(work) for work, _ in self._computed):
             steps = self._take()
             self._count(*self._hash(self.line.tally, steps))
         else:

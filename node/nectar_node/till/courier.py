@@ -63,6 +63,9 @@ class Courier:
                 wait_s = self._pause_s(failures, error)
                 if failures == 1:
                     log.warning("%s; %d receipts wait", error, len(self._till.spool.of(State.KEPT)))
+            except Exception:  # our own mistake must not cost what comes after it
+                failures, wait_s = failures + 1, self._rounds.longest_s
+                log.exception("a round to the ledger failed")
 
     def _pause_s(self, failures: int, error: LedgerClientError) -> float:
         longest_s = self._rounds.longest_s

@@ -1,5 +1,6 @@
 """The desk: where a service's sessions and their accounts meet. Without a till nothing is metered."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -11,6 +12,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Open, Step
 from nectar_swarm.payment import Payment
+from nectar_swarm.waiting import first_of
 
 from nectar_node.errors import PaymentError
 from nectar_node.scheduler import Work
@@ -19,6 +21,9 @@ from nectar_node.till.account import Account
 from nectar_node.till.door import Ticket
 from nectar_node.till.line import check_size
 from nectar_node.till.till import Till
+
+FINAL_S = 2.0
+MAX_CLOSING = 4096
 
 
 class Desk:
@@ -37,7 +42,8 @@ class Desk:
         self._till = till
         self._submit, self._sessions, self._link_to, self._end = submit, sessions, link_to, end
         self._held: dict[bytes, Session] = {}  # by hold
-        self._closing: dict[int, tuple[Session, Account]] = {}  # by number: their final receipts are waited for
+        self._closing: dict[tuple[PeerID, int], Account] = {}  # of sessions: their final receipts are waited for
+        self._settled = asyncio.Event()  # none is waited for
 
     @property
     def ledger(self) -> bytes:
@@ -65,8 +71,8 @@ class Desk:
         ticket = self._till.check(payment, request, link, number)
         if other is not None:
             self._end(other, None)
-        for closing, account in list(self._closing.values()):
-            if account.hold.hold.id == hold or closing.number == number:
+        for closing, account in list(self._closing.items()):
+            if account.hold.hold.id == hold or closing == (link.peer, number):
                 account.end()
         return payment, ticket
 
@@ -101,7 +107,10 @@ class Desk:
         account, session.account = session.account, None
         if account is not None:
             self._leave(account)
-            self._closing[session.number] = session, account
+            if len(self._closing) >= MAX_CLOSING:
+                next(iter(self._closing.values())).end()
+            self._closing[session.owner, session.number] = account
+            self._settled.clear()
             account.close(partial(self._closed, session, account))
 
     def forget(self, session: Session) -> None:
@@ -116,8 +125,10 @@ class Desk:
         self._held.pop(account.hold.hold.id, None)
 
     def _closed(self, session: Session, account: Account) -> None:
-        self._closing.pop(session.number, None)
+        self._closing.pop((session.owner, session.number), None)
         self._note(account)
+        if not self._closing:
+            self._settled.set()
 
     def _note(self, account: Account) -> None:
         if account.owes and self._till is not None:
@@ -149,10 +160,10 @@ class Desk:
 
     def _account(self, link: Link, number: int) -> Account | None:
         """Of this number, if the session is, or was, this peer's own; others are not answered."""
-        if (session := self._sessions.get(number)) is not None:
-            return session.account if session.owner == link.peer else None
-        closing, account = self._closing.get(number, (None, None))
-        return account if closing is not None and closing.owner == link.peer else None
+        session = self._sessions.get(number)
+        if session is not None and session.owner == link.peer:
+            return session.account
+        return self._closing.get((link.peer, number))
 
     def _send(self, session: Session, kind: Kind, payload: bytes) -> None:
         if owner := self._link_to(session.owner):
@@ -162,7 +173,9 @@ class Desk:
         if self._till is not None:
             self._till.keep(account.hold, receipt)
 
-    def stop(self) -> None:
-        """The service ends: what waits for a final receipt has had its time."""
-        for _, account in list(self._closing.values()):
+    async def stop(self) -> None:
+        """The service ends: give those a moment whose final receipts are on their way."""
+        if self._closing:
+            await first_of(self._settled.wait(), timeout_s=FINAL_S)
+        for account in list(self._closing.values()):
             account.end()

@@ -77,7 +77,8 @@ class Line:
         if self.unsigned_steps and (
             self.unsigned_steps >= WINDOW_STEPS or self.unsigned_tokens + step.tokens > WINDOW_TOKENS
         ):
-            return f"{self.unsigned_steps} steps of {self.unsigned_tokens} tokens are not countersigned"
+            without = ", and the hold has no line for this node" if self.cap_units is None else ""
+            return f"{self.unsigned_steps} steps of {self.unsigned_tokens} tokens are not countersigned{without}"
         if self.cap_units is None:
             return None
         try:

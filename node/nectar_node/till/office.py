@@ -16,7 +16,7 @@ from nectar_protocol.identity import Identity, PublicKey
 from nectar_node.background import in_thread
 from nectar_node.till.courier import Courier, Rounds
 from nectar_node.till.registrar import ROUND_S, Registrar
-from nectar_node.till.spool import Spool
+from nectar_node.till.spool import Spool, spool_path
 from nectar_node.till.till import Till
 
 LAST_ROUND_S = 5.0
@@ -36,16 +36,11 @@ class Ledger:
     rounds: Rounds = field(default_factory=Rounds)
 
 
-def spool_path(key_file: Path) -> Path:
-    """Where the node with this key keeps what it has earned."""
-    return key_file.with_name(f"{key_file.stem}.till.db")
-
-
 class Office:
     """Made by `open`, in the loop that it lives in."""
 
     def __init__(self, till: Till, client: AsyncLedgerClient, registrar: Registrar, courier: Courier) -> None:
-        self.till, self._client, self._courier = till, client, courier
+        self.till, self._client, self._registrar, self._courier = till, client, registrar, courier
         self._tasks = [asyncio.create_task(work.run()) for work in (till, registrar, courier)]
         for task in self._tasks:
             task.add_done_callback(_tell_end)
@@ -72,12 +67,13 @@ class Office:
 
     async def close(self) -> None:
         """Write what is left, and try to post it once more."""
-        with suppress(LedgerClientError, TimeoutError):
-            async with asyncio.timeout(LAST_ROUND_S):
-                await self._courier.round(everything=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(LedgerClientError, TimeoutError):
+            async with asyncio.timeout(LAST_ROUND_S):
+                await self._registrar.tell()
+                await self._courier.round(everything=True)
         await self.till.close()
         await self._client.aclose()
 

@@ -51,6 +51,8 @@ class Registrar:
                 level = logging.WARNING if works else logging.INFO
                 log.log(level, "%s; holds are taken as far as the ledger is known, and receipts kept", error)
                 works = False
+            except Exception:  # our own mistake; the next round may go better
+                log.exception("a round to the ledger failed")
             await asyncio.sleep(CURIOUS_S)
             await first_of(self._till.curious.wait(), timeout_s=self._round_s * random.uniform(0.75, 1.25))
             self._till.curious.clear()
@@ -59,6 +61,10 @@ class Registrar:
         """Learn what is new and say what we serve. Raises LedgerClientError."""
         await self._learn(self._till.facts)
         await self._see_to_payee(self._till.facts)
+        await self.tell()
+
+    async def tell(self) -> None:
+        """Say what the node has announced last. Raises LedgerClientError."""
         word = self._last_word()
         if word is not None and word.expires_ms > self._till.now_ms():
             await self._client.heartbeat(word)

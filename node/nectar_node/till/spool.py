@@ -24,9 +24,9 @@ CREATE TABLE IF NOT EXISTS lines (
     hold BLOB PRIMARY KEY, receipt BLOB NOT NULL, until_ms INTEGER NOT NULL, paid_ucr INTEGER NOT NULL,
     changed_ms INTEGER NOT NULL, waiting_ms INTEGER NOT NULL, state INTEGER NOT NULL, entry INTEGER,
     reason TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS past (name TEXT PRIMARY KEY, total INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS past (name TEXT PRIMARY KEY, total INTEGER NOT NULL) WITHOUT ROWID;
 """
 TOTALS = ("lines", "units", "tokens", "paid_ucr")
 
@@ -130,9 +130,9 @@ class Spool:
             if now_ms > until_ms:
                 del self.lines[kept.hold]
                 earned = kept.state in (State.PROVED, State.POSTED)
-                for name, more in zip(TOTALS, _totals(kept), strict=True):
-                    self.past[name] += more if earned else 0
-                with self._lock:
+                with self._lock:  # a line goes and its totals come in the same flush
+                    for name, more in zip(TOTALS, _totals(kept), strict=True):
+                        self.past[name] += more if earned else 0
                     self._new_lines[kept.hold] = None
                     self._past_changed = True
 
@@ -201,6 +201,11 @@ class Spool:
         finally:
             with self._writing:
                 self._database.close()
+
+
+def spool_path(key_file: Path) -> Path:
+    """Where the node with this key keeps what it has earned."""
+    return key_file.with_name(f"{key_file.stem}.till.db")
 
 
 def read_spool(path: Path) -> Spool:

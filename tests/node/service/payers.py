@@ -11,7 +11,7 @@ from nectar_node.till.till import Till
 from nectar_protocol.announcement import Profile
 from nectar_protocol.entry import pack_entry
 from nectar_protocol.hold import Hold, Line, SignedHold, sorted_lines
-from nectar_protocol.identity import Identity, parse_peer_id
+from nectar_protocol.identity import Identity, PublicKey, parse_peer_id
 from nectar_protocol.metering import Meter
 from nectar_protocol.modelentry import AuditState, BlockCost, ModelEntry
 from nectar_protocol.receipt import SignedReceipt
@@ -66,9 +66,17 @@ def with_line(hold: Hold, cap: int = PLENTY, **changes: Any) -> Hold:
 class Payer:
     """One session of a peer. `bills` are those that came, `signs` how many more of them it countersigns."""
 
-    def __init__(self, client: HandMade, name: str, hold: Hold | None = None, **changes: Any) -> None:
-        self.client, self.key = client, person(name)
-        self.hold = hold or new_hold(self.key, **changes)
+    def __init__(
+        self,
+        client: HandMade,
+        name: str,
+        hold: Hold | None = None,
+        world: World = WORLD,
+        node: PublicKey = NODE.public,
+        **changes: Any,
+    ) -> None:
+        self.client, self.key, self.world, self.node = client, person(name), world, node
+        self.hold = hold or new_hold(self.key, world, **changes)
         self.salt = bytes([7] * 32)
         self.number = next(numbers)
         self.signs: float = float("inf")
@@ -77,11 +85,11 @@ class Payer:
         self.sent: list[Step] = []
 
     def signed(self, hold: Hold | None = None) -> SignedHold:
-        return (hold or self.hold).signed(WORLD.keys.holds)
+        return (hold or self.hold).signed(self.world.keys.holds)
 
     def payment(self, request: Open, receipt: SignedReceipt | None = None, **changes: Any) -> Payment:
         """For this request on this link; `changes` of what is signed for."""
-        what = {"node": NODE.public, "link": self.client.host.peer_id, "number": self.number} | changes
+        what = {"node": self.node, "link": self.client.host.peer_id, "number": self.number} | changes
         hold = self.signed()
         signed = opening(request, hold, self.salt, what["node"], parse_peer_id(what["link"]), what["number"])
         return Payment(hold, self.salt, signed.sign(self.key), receipt)
@@ -99,7 +107,7 @@ class Payer:
 
     def _new_tally(self, receipt: SignedReceipt | None) -> Tally:
         asked, hold = self.request, self.hold
-        terms = Terms(hold.id, NODE.public, hold.session, asked.start, asked.stop, Profile.F32, 0, self.salt)
+        terms = Terms(hold.id, self.node, hold.session, asked.start, asked.stop, Profile.F32, 0, self.salt)
         if receipt is None:
             return Tally.begin(terms, asked.positions)
         return Tally.resume(terms, receipt.receipt, asked.positions)
@@ -152,7 +160,8 @@ class Payer:
 
     def check(self, steps: Sequence[Step], answers: Sequence[Step]) -> None:
         """The bills say what was sent and answered, and nothing else: all of it is counted here again."""
-        meter = Meter.of(self.request.start, self.request.stop, Profile.F32, ENTRY, WORLD.policy)
+        world, asked = self.world, self.request
+        meter = Meter.of(asked.start, asked.stop, Profile.F32, world.model, world.policy)
         told = iter(zip(steps, answers, strict=True))
         for bill in self.bills:
             for billed in bill.steps:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from nectar_node.errors import PaymentError
 from nectar_node.service import Service
 from nectar_node.till import till as till_module
 from nectar_node.till.till import Till
@@ -166,6 +167,27 @@ async def test_a_closed_line_stays_closed_whatever_is_shown(client: HandMade, ti
         assert "final receipt" in await denied(again, again.paid(receipt))
     revised = Payer(client, "closed", hold=with_line(payer.hold, 2 * PLENTY))
     assert "final receipt" in await denied(revised, revised.paid())
+
+
+async def test_after_a_restart_a_closed_line_is_closed_and_an_open_one_goes_on(
+    client: HandMade, service: Service, till: Till, clock: Clock
+) -> None:
+    closed, left = Payer(client, "closed before"), Payer(client, "left before")
+    for payer in (closed, left):
+        await payer.open()
+        await payer.step(Step(1, 1, 0, noise(1, 2)))
+        await payer.bill(1)
+    await closed.close()
+    await client.status()
+    till.spool.flush()
+    restarted, link = new_till(till.spool.path.parent, clock), service.peers.link(client.host.peer_id)
+    assert link is not None
+    with pytest.raises(PaymentError, match="final receipt"):
+        restarted.check(closed.payment(request()), request(), link, closed.number)
+    ticket = restarted.check(left.payment(request()), request(), link, left.number)
+    assert left.receipt is not None
+    assert (ticket.line.tally.seq, ticket.line.receipt) == (1, left.receipt)
+    restarted.spool.close()
 
 
 async def test_an_older_revision_does_not_take_back_what_a_newer_one_gave(client: HandMade, service: Service) -> None:

@@ -1,5 +1,6 @@
 """Sessions under holds: what was done is billed and both sign it, and a node never does more than a window unpaid."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -282,7 +283,8 @@ async def test_a_hold_without_a_line_here_buys_no_more_than_a_window(client: Han
         client.send(payer.number, step)
     for _ in range(WINDOW_STEPS):
         assert isinstance(await payer.receive(), Step)
-    assert (await payer.receive()).code is ErrorCode.UNPAID
+    message = await payer.receive()
+    assert (message.code, "no line" in message.text) == (ErrorCode.UNPAID, True)
     assert not payer.bills
     assert payer.hold.id not in till.spool.lines
 
@@ -412,3 +414,37 @@ async def test_a_bill_that_is_open_at_the_close_is_answered_before_the_final_one
 
 async def test_the_status_names_the_ledger(client: HandMade) -> None:
     assert (await client.status()).ledger == WORLD.ledger
+
+
+async def test_a_strangers_session_of_the_same_number_leaves_a_final_bill_open(
+    client: HandMade, stranger: HandMade, till: Till
+) -> None:
+    payer = Payer(client, "same number")
+    payer.signs = 0
+    await payer.open()
+    await payer.step(Step(1, 1, 0, noise(1, 2)))
+    client.send(payer.number, b"", Kind.CLOSE)
+    final = await payer.bill(1)
+    other = Payer(stranger, "the stranger's own")
+    other.number = payer.number
+    await other.open()
+    payer.countersign(final)
+    await client.status()
+    assert till.spool.lines[payer.hold.id].receipt == payer.receipt
+
+
+async def test_a_node_that_leaves_waits_a_moment_for_final_receipts(
+    client: HandMade, service: Service, till: Till
+) -> None:
+    payer = Payer(client, "leaving")
+    payer.signs = 0
+    await payer.open()
+    await payer.step(Step(1, 1, 0, noise(1, 2)))
+    client.send(payer.number, b"", Kind.CLOSE)
+    final = await payer.bill(1)
+    stopping = asyncio.create_task(service._desk.stop())
+    await client.status()
+    assert not stopping.done()
+    payer.countersign(final)
+    await stopping
+    assert till.spool.lines[payer.hold.id].receipt == payer.receipt
