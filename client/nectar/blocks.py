@@ -96,26 +96,21 @@ class RemoteBlocks(nn.Module):
         credits. Raises RequestError for what is no route through these blocks, or cannot be paid like that.
         """
         remote = self.remote
-        session = Session(
-            remote.connection,
-            remote.model,
-            Route(
-                remote.blocks,
-                remote.trusted if trusted_peers is None else peer_set(trusted_peers),
-                part=self.part,
-                chosen=_spans(route),
-            ),
-            remote.dtype,
-            max_length,
-            remote.patience_s if patience_s is None else patience_s,
-        )
         _check_paying(remote, weight, budget)
-        if remote.purse is not None:
-            from nectar.payer import Payer
+        route_through = Route(
+            remote.blocks,
+            remote.trusted if trusted_peers is None else peer_set(trusted_peers),
+            part=self.part,
+            chosen=_spans(route),
+        )
+        patience_s = remote.patience_s if patience_s is None else patience_s
+        settings = remote.connection, remote.model, route_through, remote.dtype, max_length, patience_s
+        if remote.purse is None:
+            return Session(*settings)
+        from nectar.paid import PaidSession
 
-            budget_ucr = MAX_UCR if budget is None else to_ucr(budget)
-            session.pay(Payer(remote.connection, session, remote.purse, remote.model, weight, budget_ucr))
-        return session
+        budget_ucr = MAX_UCR if budget is None else to_ucr(budget)
+        return PaidSession(*settings, purse=remote.purse, weight=weight, budget_ucr=budget_ucr)
 
     def forward(self, hidden: torch.Tensor, *, session: Session | None = None) -> torch.Tensor:
         """Hidden states [batch, tokens, width] through these blocks; the output has the same shape, dtype and device.

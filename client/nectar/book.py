@@ -60,6 +60,11 @@ class Book:
         receipts = (line.receipt for line in self._all if line.terms.hold == hold and line.final)
         return [receipt for receipt in receipts if receipt is not None]
 
+    def has_closed(self, peer: PeerID) -> bool:
+        """Has a node closed its line of the present hold?"""
+        hold = self.bought.hold.hold.id if self.bought else None
+        return any(line.final for line in self._all if (line.peer, line.terms.hold) == (peer, hold))
+
     @property
     def peers(self) -> list[PeerID]:
         """Of all nodes that have billed something."""

@@ -8,10 +8,9 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from nectar_ledger_client.errors import LedgerClientError
 from nectar_protocol.commitment import digests
 from nectar_protocol.errors import MalformedError, ProtocolError
 from nectar_protocol.identity import Identity, PeerID, parse_peer_id
@@ -20,15 +19,15 @@ from nectar_protocol.tally import Tally, Terms
 from nectar_swarm.bills import Bill, Countersignature
 from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Open, Step
+from nectar_swarm.messages import ErrorCode, Open, Step
 from nectar_swarm.payment import Payment, opening
 from nectar_swarm.tensors import CODES
 from nectar_swarm.vectors import vector_digests
 
 from nectar.book import Book
 from nectar.caps import Extent
+from nectar.closing import Closing, Lingering
 from nectar.errors import PaymentError
-from nectar.farewell import Farewell
 from nectar.histories import Histories
 from nectar.line import Line
 from nectar.purse import Bought, Order, Part, Purse, UnmeteredError
@@ -44,19 +43,11 @@ WORN = 0.85  # of a line that cannot be raised, at which the session is opened a
 log = logging.getLogger(__name__)
 
 
-class Network(Protocol):
+class Network(Lingering, Protocol):
     """What a payer needs of its connection."""
 
     @property
     def peer(self) -> PeerID: ...
-
-    def present_link(self, peer: PeerID) -> Link | None: ...
-
-    def hand_over(self, number: int, listener: Farewell) -> None: ...
-
-    def remove(self, number: int) -> None: ...
-
-    def linger(self, work: Coroutine[Any, Any, None]) -> None: ...
 
 
 class Customer(Protocol):
@@ -82,9 +73,9 @@ class Payer:
         self._renewal = Renewal(self._book, purse, self._key, self)
         self._histories = Histories(network, self._book, purse, self._key)
         self._unmetered: set[PeerID] = set()
-        self._is_prepared = self._closed = False
-        self._farewells: dict[int, Farewell] = {}  # by number, of what was closed
-        self._ears: Counter[int] = Counter()
+        self._refusals: Counter[PeerID] = Counter()
+        self._is_prepared = self._is_worn = self._closed = False
+        self._closing = Closing(network, self, self._book, purse, self._key, self._histories)
 
     @property
     def spent(self) -> Spent:
@@ -94,6 +85,8 @@ class Payer:
 
     async def prepare(self, hops: Sequence[Hop], extent: Extent) -> None:
         """Have a hold for these, unless there is one, or was none to be had. Raises PaymentError."""
+        if not any(hop.opened for hop in hops) and any(self._book.has_closed(hop.peer) for hop in hops):
+            self._book.bought, self._is_prepared = None, False
         if self._is_prepared:
             return
         self._renewal.extent = extent
@@ -165,20 +158,23 @@ class Payer:
         self._renewal.look()
 
     def left(self, number: int) -> None:
-        """No node goes on with the session under this number. What was opened may be closed by now, so that another
-        hold is wanted.
-        """
-        for line in self._book.lines.values():
-            self._decide(self._tab.lose(line))
+        """No node goes on with the session under this number. Where its hold is worn, they close their lines."""
+        for line in self._book.of_number(number):
+            self._decide(self._tab.lose(line) if self._is_worn else self._tab.drop(line))
         self._book.lines.clear()
-        if self._book.bought is not None:
-            self._await_finals(number)
+        if self._is_worn and self._book.bought is not None:
+            self._closing.await_finals(number)
             self._book.bought, self._is_prepared = None, False
+        self._is_worn = False
 
-    def on_refusal(self, hop: Hop) -> PaymentError | None:
-        """A node takes the hold no longer; the error for who waits, if there is no more to be paid with."""
-        self._unmetered.add(hop.peer)
-        return self._renewal.short if self._book.bought else None
+    def on_refusal(self, hop: Hop, code: ErrorCode) -> PaymentError | None:
+        """A node takes the hold no longer, or not yet; the error for who waits, if there is no more to be paid with."""
+        if self._book.lines.pop(hop.peer, None) is None:
+            return None
+        self._refusals[hop.peer] += 1
+        if code is ErrorCode.UNPAID or self._refusals[hop.peer] > 1:
+            self._unmetered.add(hop.peer)
+        return self._renewal.short
 
     # Steps
 
@@ -250,8 +246,7 @@ class Payer:
                     log.warning("%s %s; its bill is not signed", line.peer, reason)
                     if self._book.lines.get(line.peer) is line:
                         self._customer.on_fault(line.peer, reason, True)
-        for farewell in self._farewells.values():
-            farewell.look()
+        self._closing.look()
 
     def _on_signed(self, line: Line) -> None:
         bought = self._book.bought
@@ -263,7 +258,7 @@ class Payer:
             replay = Extent(self._renewal.extent.rows, line.reach, line.reach)
             if line.meter.units(replay.work) > line.cap_units // 2:
                 self._unmetered.add(line.peer)  # another hold would be used up in no time
-            self._customer.on_worn(f"{line.peer[-6:]} has used up its line")
+            self.on_worn(f"{line.peer[-6:]} has used up its line")
 
     # Called by those who renew the hold
 
@@ -280,63 +275,22 @@ class Payer:
         self._customer.on_fault(peer, reason, False)
 
     def on_worn(self, reason: str) -> None:
+        """The hold is of no more use: begin anew under another one."""
+        self._is_worn = True
         self._customer.on_worn(reason)
 
     # The end
 
     def close(self, number: int) -> None:
         """No step follows."""
-        self._closed = True
-        self._renewal.close()
-        if self._book.holds:
-            self._await_finals(number)
-            self._network.linger(self._part())
-
-    def _await_finals(self, number: int) -> None:
-        self._farewells[number] = Farewell(number, self, self._book, self._network.present_link)
-        self._listen(number)
-
-    def _listen(self, number: int) -> None:
-        """Hear what comes for a session that was closed, as long as anybody wants to."""
-        self._ears[number] += 1
-        self._network.hand_over(number, self._farewells[number])
-
-    def _hear_no_more(self, number: int) -> None:
-        self._ears[number] -= 1
-        if not self._ears[number]:
-            self._network.remove(number)
+        if not self._closed:
+            self._closed = True
+            self._renewal.close()
+            self._closing.end(number)
 
     async def history(self, peer: PeerID) -> list[Step]:
         """What a node says it has received, if that is what it has billed. Raises SessionError."""
-        line = self._book.line(peer)
-        if line is None or line.number not in self._farewells:
-            return await self._histories.ask(peer)
-        self._listen(line.number)
-        try:
-            return await self._histories.ask(peer)
-        finally:
-            self._hear_no_more(line.number)
-
-    async def _part(self) -> None:
-        """Sign the last bills, settle them, and now and then ask for a history."""
-        for farewell in self._farewells.values():
-            await farewell.wait()
-        for bought in self._book.holds:
-            await self._settle(bought)
-        await self._histories.cover()
-        for number in self._farewells:
-            self._hear_no_more(number)
-
-    async def _settle(self, bought: Bought) -> None:
-        """What final receipts leave goes back at once. A free hold has set nothing aside."""
-        hold = bought.hold.hold
-        if not hold.weight or not (finals := self._book.finals(hold.id)):
-            return
-        is_whole = {line.server for line in hold.lines} <= {final.receipt.server for final in finals}
-        try:
-            await self._purse.close(self._key, bought.hold, finals, is_whole)
-        except LedgerClientError as error:
-            log.info("what a session has left comes back when its hold has expired: %s", error)
+        return await self._closing.history(peer)
 
 
 def _part(hop: Hop) -> Part:

@@ -9,9 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import torch
 from nectar_protocol.errors import MalformedError
@@ -20,19 +18,15 @@ from nectar_protocol.manifest import ModelID
 from nectar_swarm.frames import Kind
 from nectar_swarm.history import History
 from nectar_swarm.link import Link
-from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Routed, Step
+from nectar_swarm.messages import Error, Neighbours, Open, Routed, Step
 from nectar_swarm.tensors import all_finite
 
-from nectar.caps import PAID_TOKENS, Extent
 from nectar.connection import Connection
-from nectar.errors import RequestError, SessionError
+from nectar.errors import ClientError, RequestError, SessionError
 from nectar.keeper import HUNG_MS, RouteKeeper
 from nectar.repair import Repair, Span
 from nectar.route import Hop, Route
 from nectar.spent import Spent
-
-if TYPE_CHECKING:
-    from nectar.payer import Payer
 
 PATIENCE_S = 6.0  # with three seconds to notice a silent peer, an error comes within ten
 STALL_CHECK_S = 1.0
@@ -71,25 +65,11 @@ class Session:
         self._alarm: asyncio.TimerHandle | None = None
         self._minder: asyncio.Task[None] | None = None
         self._closed = False
-        self._payer: Payer | None = None
-        self._prompt = 0  # positions that the first step brings
 
     @property
     def spent(self) -> Spent:
         """What it has cost so far, by what its nodes and we have signed; nothing where nothing is paid."""
-        return Spent() if self._payer is None else self._payer.spent
-
-    def pay(self, payer: "Payer") -> None:
-        """Have it paid for, before its first step."""
-        self._payer = payer
-
-    def history(self, peer: PeerID) -> list[Step]:
-        """What a node of the session says it has received, if that is what it has billed; also for two minutes after
-        it was closed. Raises SessionError.
-        """
-        if self._payer is None:
-            raise SessionError("only a session under a hold can ask for histories: give ledger=… to from_pretrained")
-        return self._connection.run(self._payer.history(peer))
+        return Spent()
 
     @property
     def route(self) -> tuple[Span, ...]:
@@ -137,9 +117,7 @@ class Session:
                 f"{self.max_length}; open it with a larger max_length"
             )
         self.pads, self._keeper.route.positions = pads, batch * self.max_length
-        per_step = max(1, MAX_STEP_BYTES // (batch * width * hidden.element_size()))
-        if self._payer is not None:
-            per_step, self._prompt = max(1, min(per_step, PAID_TOKENS // batch)), self._prompt or tokens
+        per_step = max(1, self._most_positions(batch, width * hidden.element_size()))
         outputs = []
         self.position = position
         for piece in torch.split(hidden.detach().cpu(), per_step, 1):  # here, so that the loop is not held up
@@ -147,6 +125,10 @@ class Session:
             self.position += piece.shape[1]
             reorder = ()
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
+
+    def _most_positions(self, batch: int, vector_bytes: int) -> int:
+        """Of one step."""
+        return MAX_STEP_BYTES // (batch * vector_bytes)
 
     def _run(self, hidden: torch.Tensor, position: int, reorder: tuple[int, ...]) -> torch.Tensor:
         """One step, waited for. An interrupt of the waiting thread gives it up."""
@@ -174,8 +156,8 @@ class Session:
         self._last += 1
         step = Step(self._last, self._last, position, hidden, reorder)
         self._history.append(step)
-        if self._payer is not None and (short := self._payer.asked(step)):
-            answer.set_exception(short)
+        if refusal := self._before(step):
+            answer.set_exception(refusal)
             return
         self._answer = answer
         if self._keeper.ready:
@@ -183,6 +165,10 @@ class Session:
             self._alarm = asyncio.get_running_loop().call_later(STALL_CHECK_S, self.on_trouble)
         else:
             self.on_trouble()
+
+    def _before(self, step: Step) -> ClientError | None:
+        """A step is about to be sent; why it cannot be, if so."""
+        return None
 
     def on_trouble(self) -> None:
         """See to it that the waiting step, if there is one, gets its answer."""
@@ -259,42 +245,19 @@ class Session:
     # Called by the keeper of the route
 
     def opening(self, hop: Hop, place: Neighbours) -> Open:
-        request = Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
-        if self._payer is None:
-            return request
-        return replace(request, hold=self._payer.payment(hop, request, self._keeper.number))
+        return Open(self._model, hop.start, hop.stop, self.max_length, self._dtype, self.pads or (0,), place)
 
-    async def prepare(self) -> None:
-        if self._payer is not None:
-            batch = len(self.pads or (0,))
-            await self._payer.prepare(self._keeper.route.hops, Extent(batch, self.max_length, self._prompt))
+    async def prepare(self) -> None: ...
 
-    def on_renumbered(self, before: int) -> None:
-        if self._payer is not None:
-            self._payer.left(before)
+    def on_renumbered(self, before: int) -> None: ...
 
     def on_placed(self) -> None:
-        if self._payer is not None:
-            self._payer.placed(self._keeper.route.hops, self._keeper.route.settled)
         self._sent = self._answered if self._keeper.route.hops[0].whole else 0
         self._pump()
-
-    # Called by the payer
-
-    def on_fault(self, peer: PeerID, reason: str, aside: bool) -> None:
-        hop = self._keeper.route.hop(peer)
-        if hop is not None and not hop.failed and not self._closed:
-            self._keeper.fail(hop, reason, aside=aside)
-
-    def on_worn(self, reason: str) -> None:
-        if not self._closed:
-            self._keeper.restart(reason)
 
     # Called by the connection
 
     def on_message(self, link: Link, kind: Kind, payload: bytes) -> None:
-        if self._payer is not None and self._payer.on_message(self._keeper.number, link, kind, payload):
-            return
         hop = self._keeper.route.hop(link.peer)
         if hop is None:
             return
@@ -310,9 +273,7 @@ class Session:
             self._keeper.fail(hop, f"sent a broken message: {error}")
 
     def _on_error(self, hop: Hop, error: Error) -> None:
-        is_unpaid = error.code is ErrorCode.UNPAID or (error.code is ErrorCode.DENIED and error.generation)
-        short = self._payer.on_refusal(hop) if self._payer is not None and is_unpaid else None
-        if refusal := self._keeper.on_error(hop, error) or short:
+        if refusal := self._keeper.on_error(hop, error):
             self._end_step(refusal)
 
     def on_dead(self, peer: PeerID, reason: str) -> None:
@@ -339,8 +300,10 @@ class Session:
         self._answered = step.last
         self._keeper.settle(step.last)
         self._end_step(step.hidden)
-        if self._payer is not None:
-            self._payer.answered(step, hop.peer, payload)
+        self._after(step, hop, payload)
+
+    def _after(self, step: Step, hop: Hop, payload: bytes) -> None:
+        """The last hop's answer to the present step has been handed on."""
 
     def _end_step(self, end: torch.Tensor | Exception) -> None:
         """Give the waiting step its answer, or the error that ends it."""
@@ -360,7 +323,5 @@ class Session:
             if link := self._connection.present_link(span.peer):
                 link.send(self._keeper.number, Kind.CLOSE)
         self._connection.remove(self._keeper.number)
-        if self._payer is not None:
-            self._payer.close(self._keeper.number)
         self._end_step(SessionError("the session was closed"))
         self._stop_minding()

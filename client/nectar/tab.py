@@ -110,6 +110,11 @@ class Tab:
         line.speaks = False
         return self._settle()
 
+    def drop(self, line: Line) -> list[Decision]:
+        """Its node has been asked anew, and nothing that it bills for the time before is signed."""
+        line.believed, line.pending = False, None
+        return self.lose(line)
+
     def cap(self, hold: Hold) -> list[Decision]:
         """What the lines of a hold allow now."""
         caps = {line.server: line.cap_units for line in hold.lines}

@@ -40,17 +40,13 @@ class NodeProcess:
         command += ["--name", name, "--key", str(folder / f"{name}.key"), "--host", "127.0.0.1", "--threads", "1"]
         command += ["--blocks", blocks] if blocks else []
         command += [part for peer in initial_peers for part in ("--initial-peers", peer)]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("NECTAR_")}
-        for kept in ("NECTAR_CACHE",):
-            if kept in os.environ:
-                environment[kept] = os.environ[kept]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*within, *command, *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env=clean_environment(),
                 cwd=folder,  # where no nectar.toml of the user's lies
                 start_new_session=True,  # Ctrl-C is for us, not for the nodes
             )
@@ -101,3 +97,8 @@ class NodeProcess:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours without the user's settings for Nectar, but for where it keeps what it has computed."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("NECTAR_") or key == "NECTAR_CACHE"}

@@ -131,7 +131,9 @@ def command(
     with importing():
         from nectar_node.announcer import Pace
         from nectar_node.node import Node, NodeSettings
+        from nectar_node.till.courier import Rounds
         from nectar_node.till.office import Ledger
+        from nectar_node.till.registrar import ROUND_S
         from nectar_swarm.host import Listen
         from nectar_swarm.reachability import Reachability
 
@@ -148,7 +150,9 @@ def command(
             drain_s=drain,
             link_delay_s=link_delay_ms / 1e3,
             pace=Pace().times(pace),
-            ledger=None if ledger is None else Ledger(ledger, account, owner_identity, unmetered == "serve"),
+            ledger=None
+            if ledger is None
+            else Ledger(ledger, account, owner_identity, unmetered == "serve", ROUND_S / pace, Rounds().times(pace)),
             **settings,
         ),
         lambda serving: tell_json(serving) if as_json else tell(serving, new_swarm=not peers),

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from nectar_ledger_client.aclient import AsyncLedgerClient
@@ -36,6 +36,10 @@ class Rounds:
     quiet_s: float = 30.0
     oldest_s: float = 300.0
     longest_s: float = 60.0
+
+    def times(self, factor: float) -> "Rounds":
+        """The same, so many times as fast."""
+        return Rounds(*(seconds / factor for seconds in astuple(self)))
 
 
 class Courier:

@@ -1,4 +1,4 @@
-"""A node that earns, as a process: `python -m tests.integration.credits.paidnode JOB`. Ends with its stdin."""
+"""A node that earns, as a process of its own: `python -m tests.integration.credits.paidnode JOB`. Ends with stdin."""
 
 import json
 import subprocess
