@@ -20,12 +20,14 @@ PROMPT = "The function returns"
 
 @dataclass(frozen=True)
 class Spending:
-    """Two `nectar generate`, at the same time and in the same crowd: one pays at weight 8, the other nothing."""
+    """Two `nectar generate`, at the same time and in the same crowd: one pays at weight 8, the other nothing. The waits
+    are medians for a token.
+    """
 
     who: str
     weight: int
-    paid_tokens_per_s: float
-    free_tokens_per_s: float
+    paid_wait_ms: float
+    free_wait_ms: float
     spent_ucr: int
 
 
@@ -36,7 +38,7 @@ def spend(cast: Cast, who: str) -> Spending:
     passer_by.mkdir(exist_ok=True)
     processes = [generate(cast, cast.wallet(who).parent, paying), generate(cast, passer_by, [])]
     paid, free = (result_of(process) for process in processes)
-    return Spending(who, WEIGHT, _per_s(paid), _per_s(free), int(paid["spent_ucr"]))
+    return Spending(who, WEIGHT, paid["token_ms"], free["token_ms"], int(paid["spent_ucr"]))
 
 
 def generate(cast: Cast, folder: Path, options: list[str]) -> "subprocess.Popen[str]":
@@ -61,7 +63,3 @@ def result_of(process: "subprocess.Popen[str]") -> dict[str, Any]:
         raise DemoError(f"nectar generate failed: {(out + errors)[-500:]}")
     result: dict[str, Any] = json.loads(out.splitlines()[-1])
     return result
-
-
-def _per_s(result: dict[str, Any]) -> float:
-    return round(float(result["tokens"] / result["seconds"]), 1)

@@ -28,7 +28,7 @@ def draw_sentence(sentence: Sentence) -> Table:
 
 def draw_spending(spending: Spending, free_wait_ms: float, users: int) -> Table:
     """How long a token was waited for, by class."""
-    paid, free = 1e3 / spending.paid_tokens_per_s, 1e3 / spending.free_tokens_per_s
+    paid, free = spending.paid_wait_ms, spending.free_wait_ms
     longest = max(paid, free, free_wait_ms)
     table = Table(title="Waiting for a token, by class", title_justify="left", show_header=False)
     for who, wait_ms, style in (

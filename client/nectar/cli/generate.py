@@ -1,7 +1,9 @@
 """`nectar generate`"""
 
+import statistics
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +111,16 @@ def command(
         sampling = (
             {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature else {"do_sample": False}
         )
-        started_s = time.perf_counter()
+        watch = Stopwatch(None if as_json else streamer(tokenizer))
         with remote.session(inputs["input_ids"].shape[1] + max_new_tokens, **paying) as session:
             out = remote.generate(
                 **inputs,
                 session=session,
                 max_new_tokens=max_new_tokens,
-                streamer=None if as_json else streamer(tokenizer),
+                streamer=watch,
                 **sampling,
             )
-            report(tokenizer, out[0, inputs["input_ids"].shape[1] :], time.perf_counter() - started_s, session, as_json)
+            report(tokenizer, out[0, inputs["input_ids"].shape[1] :], watch, session, as_json)
     finally:
         connection.close()
 
@@ -161,12 +163,49 @@ def streamer(tokenizer: Any) -> Any:
     return TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
 
 
-def report(tokenizer: Any, tokens: Any, seconds: float, session: Any, as_json: bool) -> None:
+class Stopwatch:
+    """A streamer that keeps the time of each token, and hands all on to another, if there is one."""
+
+    def __init__(self, shown: Any = None) -> None:
+        self._shown = shown
+        self._started_s = time.perf_counter()
+        self._came_s: list[float] = []  # the first is the prompt
+
+    def put(self, value: Any) -> None:
+        self._came_s.append(time.perf_counter())
+        if self._shown is not None:
+            self._shown.put(value)
+
+    def end(self) -> None:
+        if self._shown is not None:
+            self._shown.end()
+
+    @property
+    def seconds(self) -> float:
+        """Until the last token, from before the session was opened."""
+        return self._came_s[-1] - self._started_s
+
+    @property
+    def first_s(self) -> float:
+        """Until the first token."""
+        return self._came_s[min(1, len(self._came_s) - 1)] - self._started_s
+
+    @property
+    def token_ms(self) -> float:
+        """The median wait for a token after the first; 0 where there is none."""
+        waits = [after - before for before, after in pairwise(self._came_s[1:])]
+        return 1e3 * statistics.median(waits) if waits else 0.0
+
+
+def report(tokenizer: Any, tokens: Any, watch: Stopwatch, session: Any, as_json: bool) -> None:
+    seconds = watch.seconds
     if as_json:
         emit(
             text=tokenizer.decode(tokens, skip_special_tokens=True),
             tokens=len(tokens),
             seconds=round(seconds, 3),
+            first_token_s=round(watch.first_s, 3),
+            token_ms=round(watch.token_ms, 1),
             route=[{"peer": span.peer, "start": span.start, "stop": span.stop} for span in session.route],
             units=session.spent.units,
             spent_ucr=str(session.spent.ucr),
