@@ -1,4 +1,4 @@
-"""A crowd of free users: each generates one text after the other, in the free class, until it is told to stop."""
+"""A crowd of free users: each has one page after the other read and continued, in the free class, until it stops."""
 
 import statistics
 import threading
@@ -9,7 +9,7 @@ from nectar.errors import ClientError
 from nectar_swarm.errors import SwarmError
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-TOKENS = 64
+TOKENS = 24
 AGAIN_S = 0.2
 
 

@@ -23,6 +23,7 @@ from nectar_demo.spending import Spending, spend
 from nectar_demo.tables import draw_books, draw_sentence, draw_spending
 
 USERS = 12
+PAGE_TOKENS = 480
 EPOCHS = 2  # in which the nodes earn before one of their owners spends
 EARN_S = 30.0
 SPENDER = "cleo"
@@ -87,7 +88,7 @@ def play(prompt: str, cast: Cast, console: Console) -> Outcome:
         console.print(draw_sentence(sentence))
         back = cast.restart(sentence.killed)
         console.print(f"\n{CROWD_TITLE}")
-        crowd = Crowd(model, tokenize(prompt)[1], USERS)
+        crowd = Crowd(model, tokenize(page())[1][:, :PAGE_TOKENS], USERS)
         crowd.start()
         try:
             back.wait()
@@ -105,6 +106,11 @@ def play(prompt: str, cast: Cast, console: Console) -> Outcome:
     books = read_books(cast.url, {name: cast.wallet(name) for name, _ in NODES})
     console.print(draw_books(books))
     return Outcome(sentence, transcript, free_wait_ms, crowd.tokens, spending, books)
+
+
+def page() -> str:
+    """Something to read: Python, which is what the demo's model knows."""
+    return Path(__file__).read_text()
 
 
 def told(outcome: Outcome) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Paid(NamedTuple):
 
     @property
     def weight(self) -> int:
-        return self.ticket.hold.hold.weight
+        return self.ticket.weight
 
 
 class Desk:
@@ -104,11 +104,7 @@ class Desk:
             unpaid=lambda why: self._end(session, Error(ErrorCode.UNPAID, why)),
             expired=self._till.has_expired,
         )
-<<<<<<< HEAD
         session.account = account
-=======
-        session.account, session.weight = account, ticket.weight
->>>>>>> b75bfdea8ccd235dc098453d424b2863854ee2db
         session.volume = self._till.chronicles.begin(hold.id, hold.session, session.record)
         self._held[hold.id] = session
 
