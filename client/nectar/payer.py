@@ -7,7 +7,7 @@ but once before the session opens, and then behind its back.
 import asyncio
 import logging
 import secrets
-from collections import Counter
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ from nectar.spent import Spent
 from nectar.tab import Decision, Fault, Signed, Tab
 
 PAID_VERSION = 3  # of the wire, the first that has bills
+REFUSED_S = 1.0  # for which a node may say no to a hold: it may have to ask its ledger for the policy
 OPEN_S = 3.0  # for which a session waits for its hold
 WORN = 0.85  # of a line that cannot be raised, at which the session is opened anew
 
@@ -73,7 +74,7 @@ class Payer:
         self._renewal = Renewal(self._book, purse, self._key, self)
         self._histories = Histories(network, self._book, purse, self._key)
         self._unmetered: set[PeerID] = set()
-        self._refusals: Counter[PeerID] = Counter()
+        self._refused_s: dict[PeerID, float] = {}  # since when
         self._is_prepared = self._is_worn = self._closed = False
         self._closing = Closing(network, self, self._book, purse, self._key, self._histories)
 
@@ -171,8 +172,8 @@ class Payer:
         """A node takes the hold no longer, or not yet; the error for who waits, if there is no more to be paid with."""
         if self._book.lines.pop(hop.peer, None) is None:
             return None
-        self._refusals[hop.peer] += 1
-        if code is ErrorCode.UNPAID or self._refusals[hop.peer] > 1:
+        since_s = self._refused_s.setdefault(hop.peer, time.monotonic())
+        if code is ErrorCode.UNPAID or time.monotonic() - since_s > REFUSED_S:
             self._unmetered.add(hop.peer)
         return self._renewal.short
 
