@@ -262,9 +262,9 @@ async def test_a_hold_whose_sessions_were_left_unpaid_too_often_opens_no_more(
 
 async def test_a_full_node_forgets_what_it_could_not_take(client: HandMade, stranger: HandMade) -> None:
     await stranger.open(request(max_length=KV))
-    payer = Payer(client, "full")
+    payer = Payer(client, "full", weight=0)
     assert (await payer.refused(payer.paid())).code is ErrorCode.BUSY
-    other = Payer(stranger, "full")
+    other = Payer(stranger, "full", weight=0)
     assert (await other.refused(other.paid())).code is ErrorCode.BUSY  # and not that a session is open
 
 
