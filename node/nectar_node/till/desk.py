@@ -92,7 +92,7 @@ class Desk:
             unpaid=lambda why: self._end(session, Error(ErrorCode.UNPAID, why)),
             expired=self._till.has_expired,
         )
-        session.account, session.weight = account, hold.weight
+        session.account, session.weight = account, ticket.weight
         session.volume = self._till.chronicles.begin(hold.id, hold.session, session.record)
         self._held[hold.id] = session
 

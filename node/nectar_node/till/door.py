@@ -32,6 +32,11 @@ class Ticket:
     hold: SignedHold
     line: Line
 
+    @property
+    def weight(self) -> int:
+        """What the session's work weighs beside others'; 0 is the free class."""
+        return self.hold.hold.weight
+
 
 @dataclass(frozen=True)
 class Door:
