@@ -4,7 +4,7 @@ On the tiny model three spans with three nodes each: one process of the route is
 during the replay of the first, while a prompt is computed or between tokens; greedy, with drafts that are rolled back,
 and with beams. On the mid model four spans with two nodes each and dead peers only, for the stall.
 
-    python -m benchmarks.survival [--kills 200] [--seed 0] [--quick] [--json]
+    python -m benchmarks.survival [--kills 200] [--seed 0] [--credits] [--quick] [--json]
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from benchmarks.survival.plan import Shot, plan, quick_plan
@@ -66,11 +67,13 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="ten kills, on the mid model only")
+    parser.add_argument("--credits", action="store_true", help="sessions under holds of a ledger, which nodes bill")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results: list[Result] = []
+    tell = partial(print, file=sys.stderr, flush=True)
     for campaign in quick_plan(options.seed) if options.quick else plan(options.kills, options.seed):
-        results += play(campaign, lambda result: print(describe(result), file=sys.stderr, flush=True))
+        results += play(campaign, lambda result: tell(describe(result)), credits=options.credits)
     keys = summary(results)
     if options.json:
         rounds = [{**asdict(result), "verdict": result.verdict.value} for result in results]

@@ -112,18 +112,20 @@ def play_round(plan: Round, size: str, scale: Scale, nodes: Swarm, model: Any, l
     )
 
 
-def play(campaign: Campaign, on_result: Callable[[Result], None] = lambda result: None) -> list[Result]:
-    """All rounds of a campaign. Raises DemoError if its swarm does not come back."""
+def play(
+    campaign: Campaign, on_result: Callable[[Result], None] = lambda result: None, *, credits: bool = False
+) -> list[Result]:
+    """All rounds of a campaign, with `credits` under holds. Raises DemoError if its swarm does not come back."""
     torch.set_num_threads(1)
     results = []
     with tempfile.TemporaryDirectory(prefix="nectar-models-") as folder:
         path = make_llama(campaign.size, Path(folder))
-        with swarm(path, campaign.spans, campaign.replicas) as nodes:
+        with swarm(path, campaign.spans, campaign.replicas, credits=credits) as nodes:
             local = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
             connection = Connection.open(nodes.addresses)
             try:
                 model = AutoDistributedModelForCausalLM.from_pretrained(
-                    str(path), connection=connection, patience_s=PATIENCE_S
+                    str(path), connection=connection, patience_s=PATIENCE_S, ledger=nodes.ledger
                 )
                 for plan in campaign.rounds:
                     nodes.heal(connection, model.blocks.remote.model, campaign.copies(plan), restart=campaign.restarts)

@@ -11,7 +11,9 @@ from typing import Any
 
 from nectar.connection import Connection
 from nectar.scout import Effort
+from nectar_demo.cast import earning, found_ledger
 from nectar_demo.errors import DemoError
+from nectar_demo.ledger import LedgerProcess
 from nectar_demo.processes import NodeProcess
 from nectar_swarm.errors import SwarmError
 
@@ -55,10 +57,12 @@ class Replica:
 
 
 class Swarm:
-    """Made by `swarm`; all nodes serve then. `heal` brings back what has ended."""
+    """Made by `swarm`; all nodes serve then. `heal` brings back what has ended. `ledger` is the address of one."""
 
-    def __init__(self, model: Path, folder: Path, spans: Sequence[str], replicas: int) -> None:
-        self.model, self._folder = model, folder
+    def __init__(
+        self, model: Path, folder: Path, spans: Sequence[str], replicas: int, ledger: str | None = None
+    ) -> None:
+        self.model, self._folder, self.ledger = model, folder, ledger
         self.places: list[Replica] = []
         try:
             for span in spans:
@@ -73,7 +77,8 @@ class Swarm:
             raise
 
     def _start(self, name: str, span: str) -> NodeProcess:
-        return NodeProcess(name, self._folder, self.model, span, self.addresses, ["--drain", "0"])
+        options = earning(self.ledger, self._folder / "owner.key") if self.ledger else []
+        return NodeProcess(name, self._folder, self.model, span, self.addresses, ["--drain", "0", *options])
 
     @property
     def addresses(self) -> list[str]:
@@ -110,10 +115,14 @@ class Swarm:
 
 
 @contextlib.contextmanager
-def swarm(model: Path, spans: Sequence[str], replicas: int) -> Iterator[Swarm]:
-    with tempfile.TemporaryDirectory(prefix="nectar-survival-") as folder:
-        nodes = Swarm(model, Path(folder), spans, replicas)
-        try:
-            yield nodes
-        finally:
-            nodes.stop()
+def swarm(model: Path, spans: Sequence[str], replicas: int, *, credits: bool = False) -> Iterator[Swarm]:
+    """With `credits`, its nodes earn on a ledger of their own."""
+    with tempfile.TemporaryDirectory(prefix="nectar-survival-") as name, contextlib.ExitStack() as stack:
+        folder, ledger = Path(name), None
+        if credits:
+            process = LedgerProcess(found_ledger(folder / "ledger", model))
+            stack.callback(process.kill)
+            ledger = process.wait().url
+        nodes = Swarm(model, folder, spans, replicas, ledger)
+        stack.callback(nodes.stop)
+        yield nodes

@@ -10,7 +10,7 @@ from nectar_ledger.core.orders import Obey
 from nectar_ledger.home import Home, Role, new_salt, read_genesis
 from nectar_protocol.commands import PublishModel
 from nectar_protocol.modelentry import AuditState, ModelEntry
-from nectar_protocol.policy import EXAMPLE
+from nectar_protocol.policy import EXAMPLE, Policy
 from nectar_swarm.anatomy import load_config
 from nectar_swarm.costs import block_costs
 from nectar_swarm.keyfile import load_or_create_key
@@ -73,9 +73,7 @@ class Cast:
 
     def add_node(self, name: str, blocks: str) -> NodeProcess:
         """Begin to start a node of this owner. The first one starts a swarm, the others join it."""
-        key_file = self.wallet(name)
-        owner = load_or_create_key(key_file).public.hex()
-        options = ["--ledger", self.url, "--owner", owner, "--owner-key", str(key_file), "--pace", str(PACE)]
+        options = [*earning(self.url, self.wallet(name)), "--pace", str(PACE)]
         node = NodeProcess(name, self.folder, MODEL_FOLDER, blocks, self.addresses[:1], options)
         self.nodes.append(node)
         return node
@@ -98,10 +96,10 @@ class Cast:
             self.ledger.kill()
 
 
-def found_ledger(root: Path) -> Home:
-    """A new ledger that knows the demo's model and what its blocks cost."""
-    home = Home.create(root, NETWORK, POLICY)
-    source, publisher = open_source(str(MODEL_FOLDER), "main"), home.identity(Role.POLICY)
+def found_ledger(root: Path, model: Path = MODEL_FOLDER, policy: Policy = POLICY) -> Home:
+    """A new ledger that knows a model and what its blocks cost."""
+    home = Home.create(root, NETWORK, policy)
+    source, publisher = open_source(str(model), "main"), home.identity(Role.POLICY)
     entry = ModelEntry(source.manifest.model_id, 1, AuditState.SHADOW, block_costs(load_config(source)))
     database = home.database()
     try:
@@ -111,6 +109,12 @@ def found_ledger(root: Path) -> Home:
     finally:
         database.writing.dispose()
     return home
+
+
+def earning(url: str, key_file: Path) -> list[str]:
+    """The options of a node that earns for the account with this key, which is made if there is none."""
+    owner = load_or_create_key(key_file).public.hex()
+    return ["--ledger", url, "--owner", owner, "--owner-key", str(key_file)]
 
 
 def introduce(node: NodeProcess) -> str:

@@ -20,8 +20,8 @@ KILLS = 14
 ERROR_WITHIN_S = 10.0
 
 
-def failures(campaigns: list[Campaign]) -> list[Result]:
-    results = [result for campaign in campaigns for result in play(campaign)]
+def failures(campaigns: list[Campaign], *, credits: bool = False) -> list[Result]:
+    results = [result for campaign in campaigns for result in play(campaign, credits=credits)]
     assert sum(result.repaired for result in results) >= 0.8 * len(
         results
     )  # a signal may come as the last token leaves
@@ -31,6 +31,11 @@ def failures(campaigns: list[Campaign]) -> list[Result]:
 @pytest.mark.slow
 def test_seeded_kills_cost_no_token_and_hang_nothing() -> None:
     assert failures(plan(KILLS, seed=0)[:1]) == []
+
+
+@pytest.mark.slow
+def test_seeded_kills_cost_no_token_and_hang_nothing_under_holds() -> None:
+    assert failures(plan(KILLS, seed=1)[:1], credits=True) == []
 
 
 def test_the_plan_holds_every_kind_of_loss_and_both_phases() -> None:
