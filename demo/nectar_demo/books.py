@@ -29,6 +29,10 @@ class Owner:
     def has_ucr(self) -> int:
         return self.balance_ucr + self.purse_ucr
 
+    @property
+    def spent_ucr(self) -> int:
+        return self.earned_ucr - self.has_ucr
+
 
 @dataclass(frozen=True)
 class Books:

@@ -23,7 +23,7 @@ from nectar_demo.spending import Spending, spend
 from nectar_demo.tables import draw_books, draw_sentence, draw_spending
 
 USERS = 12
-PAGE_TOKENS = 480
+PAGE_CHARACTERS = 1_000
 EPOCHS = 2  # in which the nodes earn before one of their owners spends
 EARN_S = 30.0
 SPENDER = "cleo"
@@ -88,7 +88,7 @@ def play(prompt: str, cast: Cast, console: Console) -> Outcome:
         console.print(draw_sentence(sentence))
         back = cast.restart(sentence.killed)
         console.print(f"\n{CROWD_TITLE}")
-        crowd = Crowd(model, tokenize(page())[1][:, :PAGE_TOKENS], USERS)
+        crowd = Crowd(model, tokenize(page())[1], USERS)
         crowd.start()
         try:
             back.wait()
@@ -110,7 +110,7 @@ def play(prompt: str, cast: Cast, console: Console) -> Outcome:
 
 def page() -> str:
     """Something to read: Python, which is what the demo's model knows."""
-    return Path(__file__).read_text()
+    return Path(__file__).read_text()[:PAGE_CHARACTERS]
 
 
 def told(outcome: Outcome) -> dict[str, object]:

@@ -44,10 +44,10 @@ def draw_spending(spending: Spending, free_wait_ms: float, users: int) -> Table:
 def draw_books(books: Books) -> Group:
     """Who has what, that it adds up, and where that stands for good."""
     table = Table(title="The ledger's books, in credits", title_justify="left")
-    for name in ("owner", "earned by serving", "account", "purse"):
+    for name in ("owner", "earned by serving", "spent", "account", "purse"):
         table.add_column(name, justify="left" if name == "owner" else "right")
     for owner in books.owners:
-        amounts = (owner.earned_ucr, owner.balance_ucr, owner.purse_ucr)
+        amounts = (owner.earned_ucr, owner.spent_ucr, owner.balance_ucr, owner.purse_ucr)
         table.add_row(owner.name, *(format_credits(amount) for amount in amounts))
     supply = books.supply.supply
     sums = _pairs("And that adds up")

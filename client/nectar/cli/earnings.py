@@ -55,7 +55,7 @@ def status(key: Path | None, ledger: str | None, as_json: bool, verbose: int) ->
 def tell(served: "Served", paid: "Paid | None") -> None:
     from nectar_protocol.money import format_credits
 
-    click.echo(f"served    {served.sessions} sessions that paid: {served.tokens} tokens, {served.units} units")
+    click.echo(f"served    {served.sessions} sessions under holds: {served.tokens} tokens, {served.units} units")
     click.echo(f"earned    {format_credits(served.earned_ucr)} credits, by receipts that both have signed")
     click.echo(f"unposted  {format_credits(served.unposted_ucr)} credits, in {served.unposted} receipts")
     for reason in served.refused:
