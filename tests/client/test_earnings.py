@@ -57,7 +57,7 @@ def test_status_says_what_was_earned_and_what_waits(nectar: Nectar, key_file: Pa
         "paid": None,
     }  # fmt: skip
     text = nectar("node", "status").stdout  # its own key file lies where nodes have theirs
-    for words in ("3 sessions that paid: 9 tokens, 1530 units", "0.00153 credits", "0.00003 credits", "over-cap"):
+    for words in ("3 sessions under holds: 9 tokens, 1530 units", "0.00153 credits", "0.00003 credits", "over-cap"):
         assert words in text
 
 

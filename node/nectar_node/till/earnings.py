@@ -15,7 +15,7 @@ NOT_FOUND = 404
 
 @dataclass(frozen=True)
 class Served:
-    """By the node's own file, of all sessions that paid. `unposted` receipts are not in the ledger's log for certain
+    """By the node's own file, of all sessions under holds. `unposted` receipts are not in the ledger's log for certain
     yet; `refused` are those that the ledger would not take, with its reasons.
     """
 
