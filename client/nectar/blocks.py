@@ -102,6 +102,7 @@ class RemoteBlocks(nn.Module):
             remote.trusted if trusted_peers is None else peer_set(trusted_peers),
             part=self.part,
             chosen=_spans(route),
+            pays=weight > 0,
         )
         patience_s = remote.patience_s if patience_s is None else patience_s
         settings = remote.connection, remote.model, route_through, remote.dtype, max_length, patience_s

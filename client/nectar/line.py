@@ -108,6 +108,12 @@ class Line(Source):
         """Of the last receipt that both have signed."""
         return 0 if self.receipt is None else self.receipt.receipt.units
 
+    @property
+    def opens(self) -> bool:
+        """Has nothing been signed yet that covers what this opening has reserved?"""
+        signed = None if self.receipt is None else self.receipt.receipt.work
+        return signed is None or signed.reserved_tokens < self.tally.work.reserved_tokens
+
     def examine(self, bill: Bill, asked: Mapping[int, Asked], newest: int) -> Pending:
         """What can be told of a bill without the neighbours, when step `newest` has been asked for. Raises
         WrongBillError.
@@ -116,7 +122,7 @@ class Line(Source):
             raise WrongBillError("bills a line that it has closed itself")
         if self.pending is not None:
             raise WrongBillError("sent a bill before the one before it was answered")
-        if not bill.steps and not bill.receipt.final:
+        if not bill.steps and not bill.receipt.final and not self.opens:
             raise WrongBillError("bills nothing")
         walk = _Walk(self, asked)
         try:

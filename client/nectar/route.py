@@ -1,7 +1,7 @@
 """A session's route: its hops, which of them are whole, and what each must be told. No network here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from nectar_protocol.address import Address
@@ -13,6 +13,8 @@ from nectar_swarm.messages import Neighbours
 from nectar.errors import ChosenRouteError, NoRoomError, NoRouteError, RequestError, UntrustedError
 from nectar.repair import Span
 from nectar.routing import Candidate, Leg, PeerSet, find_route, missing_spans
+
+WAY = 0.2  # by how much more a node counts for where others must make way, with all that they then compute again
 
 
 @dataclass(eq=False)
@@ -46,7 +48,8 @@ class Route:
     """Hops that together run the blocks `part` of a model of so many `blocks`, or none yet.
 
     Only `trusted` peers, if given, run the model's first and last block, and only those of `chosen` run what it names
-    them for. Every node needs `positions` of KV. Raises RequestError for what is no route through the part.
+    them for. Every node needs `positions` of KV; where holds are taken, others make way for a session that `pays`.
+    Raises RequestError for what is no route through the part.
     """
 
     def __init__(
@@ -56,12 +59,13 @@ class Route:
         *,
         part: range | None = None,
         chosen: Sequence[Span] = (),
+        pays: bool = False,
     ) -> None:
         part = range(blocks) if part is None else part
         self.blocks, self.start, self.stop, self.trusted = blocks, part.start, part.stop, trusted
         self.chosen = {span.peer: span for span in chosen}
         _check(chosen, part)
-        self.positions = 0
+        self.pays, self.positions = pays, 0
         self._chance = Random()
         self.hops: list[Hop] = []
         self.generation = 0
@@ -102,9 +106,21 @@ class Route:
         return [one.only(span.start, span.stop) for one, span in serving]
 
     def _has_room(self, candidate: Candidate) -> bool:
+        """Who pays may hope for all KV that there is: a node says only what those may have who do not."""
+        kv = candidate.kv_total if self.pays and candidate.ledger else candidate.kv_free
+        return not candidate.busy and (self._is_free(candidate) or kv is None or kv >= self.positions)
+
+    def _is_free(self, candidate: Candidate) -> bool:
+        """Need nobody make way for us there, by what the node said?"""
         hop = self.hop(candidate.peer)
         ours = hop is not None and hop.opened and not hop.failed  # what we hold there would be free again
-        return not candidate.busy and (ours or candidate.kv_free is None or candidate.kv_free >= self.positions)
+        return ours or candidate.kv_free is None or candidate.kv_free >= self.positions
+
+    def _valued(self, candidate: Candidate) -> Candidate:
+        """With what it costs that others make way."""
+        if self._is_free(candidate):
+            return candidate
+        return replace(candidate, wait_s=candidate.wait_s + WAY * (candidate.enter_s + candidate.decode_s))
 
     def filled_by(self, candidates: Sequence[Candidate]) -> bool:
         """Do these serve, with room for us, every block that the present hops do not, trusted ones at both ends?"""
@@ -126,7 +142,7 @@ class Route:
         candidates = self._wanted(candidates)
         free = [one for one in candidates if not one.busy]
         try:
-            hops = self._mended([one for one in free if self._has_room(one)])
+            hops = self._mended([self._valued(one) for one in free if self._has_room(one)])
         except NoRouteError:
             try:
                 hops = self._mended(free)

@@ -32,8 +32,9 @@ Choose = Callable[[list[tuple[float, int]]], int]  # one of some (cost of the ch
 class Candidate:
     """A node that serves blocks [start, stop): `decode_s` for a token through all of them, `rtt_s` from here.
 
-    A step waits `wait_s` there before it runs. `kv_free` is how many positions of KV are free, None if the node did
-    not say; `busy` while it wants to be left alone. `ledger` is the one whose holds it takes, if it takes any.
+    A step waits `wait_s` there before it runs. Of `kv_total` positions of KV a session that does not pay may have
+    `kv_free`; both are None if the node did not say. `busy` while it wants to be left alone. `ledger` is the one whose
+    holds it takes, if it takes any.
     """
 
     peer: PeerID
@@ -44,6 +45,7 @@ class Candidate:
     rtt_s: float
     wait_s: float = 0.0
     kv_free: int | None = None
+    kv_total: int | None = None
     busy: bool = False
     profile: Profile = Profile.F32
     ledger: bytes = b""

@@ -165,6 +165,7 @@ class Scout:
             rtt_s=link.rtt_s or 0.0,
             wait_s=SLOW_S if status is None else status.wait_us / 1e6,
             kv_free=None if status is None else status.kv_free,
+            kv_total=None if status is None else status.kv_total,
             busy=self._view.is_busy(peer),
             profile=node.profile,
             ledger=b"" if status is None else status.ledger,

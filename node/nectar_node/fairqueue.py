@@ -3,9 +3,13 @@ by the engine under its lock.
 
 A session that pays is a flow with its weight. What it is granted costs rows × blocks and gets a tag: it starts where
 its flow's last grant finished, or at the clock if that is later, and finishes cost / weight after that. The smallest
-start goes first; the clock is the newest start that has run. All sessions that do not pay are together one flow, with
-a share of what is computed while others wait; among themselves they are served as they come. What nobody pays for is
-theirs and not charged: they would starve later for having used it.
+start goes first, of equal ones the heavier; the clock is the newest start that has run. Short steps and prompts have
+their own tags and clocks: each compete for rows of their own.
+
+All sessions that do not pay share what is due to them: a part of whatever those who pay are granted while they wait,
+tokens and prompts alike. While something is due they go first, in the order in which they came; what they get is taken
+off, and may be taken in advance by one token. What nobody pays for is theirs and not taken off: they would starve later
+for having used it.
 
 Single tokens and short verifications go first, so that nobody's next token waits behind somebody's prompt. Prompts,
 and replays with them, fill what is left, chunk by chunk.
@@ -30,13 +34,12 @@ class _Flow:
     have: at what was the clock before that batch, less the grant's own length.
     """
 
-    weight: int
     finish: float
     earliest: float
     batch: int
 
 
-NEW = _Flow(0, 0.0, 0.0, -RETURN_BATCHES)
+NEW = _Flow(0.0, 0.0, -RETURN_BATCHES)
 
 
 class _Batch:
@@ -45,7 +48,8 @@ class _Batch:
     def __init__(self) -> None:
         self.tokens: dict[Work, int] = {}
         self.rows = self.paid_rows = 0
-        self.newest = 0.0  # start of what had to compete: of prompts, if there are any
+        self.paid_cost = 0
+        self.newest = {True: 0.0, False: 0.0}  # starts of those who pay, of steps and of prompts
 
     def give(self, work: Work, tokens: int) -> bool:
         """So many more tokens of a work; True if that is all of it."""
@@ -78,11 +82,11 @@ class FairQueue:
         self._paid: dict[Work, float] = {}  # those that wait and where they start
         self._free_short: dict[Work, None] = {}
         self._free_long: dict[Work, None] = {}
-        self._flows: dict[Hashable, _Flow] = {}  # that pay; whoever was served last comes last
-        self._free_finish = 0.0
+        self._flows: dict[tuple[Hashable, bool], _Flow] = {}  # that pay, by kind: short ones or prompts
+        self._free_due = 0.0  # cost of what those who do not pay may have; less than nothing if they had it already
         self._free_turns = 0
         self._batches = 0  # in which somebody paid
-        self._clock = self._before = 0.0  # after the last of these batches, and before it
+        self._clocks = {True: 0.0, False: 0.0}  # after the last of these batches, of each kind
 
     @property
     def rows(self) -> int:
@@ -94,9 +98,9 @@ class FairQueue:
 
     def add(self, work: Work) -> None:
         if work.weight:
-            flow = self._flows.get(work.flow, NEW)
+            flow = self._flows.get((work.flow, work.short), NEW)
             returns = self._batches - flow.batch < RETURN_BATCHES
-            self._paid[work] = max(flow.earliest if returns else self._clock, flow.finish)
+            self._paid[work] = max(flow.earliest if returns else self._clocks[work.short], flow.finish)
         else:
             (self._free_short if work.short else self._free_long)[work] = None
 
@@ -106,41 +110,59 @@ class FairQueue:
         self._free_long.pop(work, None)
 
     def forget(self, flow: Hashable) -> None:
-        self._flows.pop(flow, None)
+        for short in (True, False):
+            self._flows.pop((flow, short), None)
 
     def take(self, prompt_rows: int | None, spare_rows: int = MAX_ROWS) -> list[Grant]:
-        batch, free_finish = _Batch(), self._free_finish
+        batch = _Batch()
         if self._paid:
             self._share(batch, prompt_rows, spare_rows)
         if not self._paid:
-            if batch.rows - batch.paid_rows <= spare_rows:
-                self._free_finish = free_finish  # they took nothing from anybody
             if spare_rows < self._max_rows:
                 self._fill_spare(batch, max(batch.paid_rows, 1) + spare_rows)
             else:
                 self._fill(batch, prompt_rows)
         return batch.grants
 
+    @property
+    def _free_part(self) -> float:
+        """What is due to those who do not pay, by what the others are granted."""
+        return self.free_share / (1 - self.free_share)
+
+    @property
+    def _is_free_waiting(self) -> bool:
+        return bool(self._free_short or self._free_long)
+
     # While somebody pays
 
     def _share(self, batch: _Batch, prompt_rows: int | None, spare_rows: int) -> None:
-        """What those who pay get, and what the others do when it is their turn."""
+        """What is due to the others, and what those who pay get."""
         self._batches += 1
-        in_order = sorted(self._paid, key=self._paid.__getitem__)
+        due = self._free_due
+        in_order = sorted(self._paid, key=lambda work: (self._paid[work], -work.weight))
         short, long = ([work for work in in_order if work.short == kind] for kind in (True, False))
-        self._free_finish = max(self._free_finish, self._before)
-        self._share_steps(batch, short, self._paid[long[0]] if long else math.inf, spare_rows)
-        if long:
-            batch.newest = 0.0
-            self._share_prompts(batch, long, prompt_rows)
-        self._before, self._clock = self._clock, max(self._clock, batch.newest)
+        most = self._max_rows - (self._max_rows // PROMPT_SHARE if long else 0)
+        self._give_due(batch, most)
+        self._share_steps(batch, short, most, spare_rows)
+        self._share_prompts(batch, long, prompt_rows)
+        self._clocks = {short: max(clock, batch.newest[short]) for short, clock in self._clocks.items()}
+        if not self._paid and batch.rows - batch.paid_rows <= spare_rows:
+            self._free_due = due  # they took nothing from anybody
+        self._free_due += self._free_part * batch.paid_cost
+        if not (self._paid and self._is_free_waiting):
+            self._free_due = min(self._free_due, 0.0)  # nor did anybody from them
 
-    def _share_steps(self, batch: _Batch, works: list[Work], until: float, spare_rows: int) -> None:
-        """Those who do not pay must not get ahead of the first prompt either, which starts at `until`."""
-        most = self._max_rows - (self._max_rows // PROMPT_SHARE if until < math.inf else 0)
+    def _give_due(self, batch: _Batch, most: int) -> None:
+        """Tokens of those who do not pay, up to so many rows."""
+        while self._free_due >= 0 and (work := self._next_free()):
+            if batch.tokens and batch.rows + work.batch > most:
+                break
+            self._free_due -= _cost(work, 1)
+            self._give_free(batch, work, 1)
+
+    def _share_steps(self, batch: _Batch, works: list[Work], most: int, spare_rows: int) -> None:
         fair, alone = _fair_rows(works) + spare_rows, len(works) == 1 and self.rows == works[0].rows
         for work in works:
-            self._charge_free(batch, min(until, self._paid[work]), most)
             room = min(most - batch.rows, fair - batch.paid_rows)
             tokens = work.left
             if tokens * work.batch > room and not alone:
@@ -152,7 +174,6 @@ class FairQueue:
     def _share_prompts(self, batch: _Batch, works: list[Work], prompt_rows: int | None) -> None:
         room = self._max_rows if prompt_rows is None else prompt_rows
         for work in works:
-            self._charge_free(batch, self._paid[work], self._max_rows)
             fitting = min(room, self._max_rows - batch.rows) // work.batch
             tokens = work.left if prompt_rows is None else min(work.left, fitting)
             if tokens <= 0 and work is works[0]:
@@ -163,33 +184,15 @@ class FairQueue:
             self._charge(batch, work, tokens)
 
     def _charge(self, batch: _Batch, work: Work, tokens: int) -> None:
-        start, length = self._paid[work], _cost(work, tokens) / work.weight
-        batch.newest = max(batch.newest, start)
-        self._flows.pop(work.flow, None)
-        self._flows[work.flow] = _Flow(work.weight, start + length, self._clock - length, self._batches)
+        start, cost = self._paid[work], _cost(work, tokens)
+        length = cost / work.weight
+        batch.newest[work.short] = max(batch.newest[work.short], start)
+        batch.paid_cost += cost
+        earliest = self._clocks[work.short] - length
+        self._flows[work.flow, work.short] = _Flow(start + length, earliest, self._batches)
         self._paid[work] = start + length
         if batch.give(work, tokens):
             del self._paid[work]
-
-    def _charge_free(self, batch: _Batch, until: float, most: int) -> None:
-        """Tokens of those who do not pay, as long as they start no later than `until`."""
-        weight = 0.0
-        while self._free_finish <= until and (work := self._next_free()):
-            if batch.tokens and batch.rows + work.batch > most:
-                break
-            weight = weight or self._free_weight()
-            batch.newest = max(batch.newest, self._free_finish)
-            self._free_finish += _cost(work, 1) / weight
-            self._give_free(batch, work, 1)
-
-    def _free_weight(self) -> float:
-        """What gives all who do not pay their share beside those who wait, or were just served and will be back."""
-        weights: dict[Hashable, int] = {work.flow: work.weight for work in self._paid}
-        for key, flow in reversed(self._flows.items()):
-            if self._batches - flow.batch > RETURN_BATCHES:
-                break
-            weights[key] = flow.weight
-        return self.free_share / (1 - self.free_share) * (sum(weights.values()) or 1)
 
     def _next_free(self) -> Work | None:
         """Whoever came first of those who decode, each fourth time of the prompts."""
@@ -213,11 +216,9 @@ class FairQueue:
             tokens = min(batch.left(work), (room - batch.rows) // work.batch)
             if tokens > 0:
                 self._give_free(batch, work, tokens)
-        if not batch.tokens and self._free_finish <= self._clock:
-            self._free_finish = max(self._free_finish, self._before)
-            if work_in_turn := self._next_free():
-                self._free_finish += _cost(work_in_turn, 1) / self._free_weight()
-                self._give_free(batch, work_in_turn, 1)
+        if not batch.tokens and self._free_due >= 0 and (work_in_turn := self._next_free()):
+            self._free_due -= _cost(work_in_turn, 1)
+            self._give_free(batch, work_in_turn, 1)
 
     def _fill(self, batch: _Batch, prompt_rows: int | None) -> None:
         room = self._max_rows - batch.rows

@@ -73,8 +73,8 @@ class Biller:
         self.history.append(Step(first, step.last, step.position, out, step.reorder))
 
     def bill(self, final: bool = False) -> Bill | None:
-        """All that is unbilled, unless a bill is still to be answered."""
-        if self.outstanding is not None or self.closed or not (self.unbilled or final):
+        """All that is unbilled, if only the opening, unless a bill is still to be answered."""
+        if self.outstanding is not None or self.closed or not (self.unbilled or final or not self.tally.seq):
             return None
         self.closed = final
         for step in self.unbilled:

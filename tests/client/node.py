@@ -63,6 +63,7 @@ class Node:
         self.compute: Callable[[Step], None] = self.run
         self.mute = False  # says nothing of itself
         self.kv_free, self.wait_us, self.decode_us = KV, 0, 0
+        self.ledger = b""
         self.opened = self.refused = 0
         self.place: Neighbours | None = None
         self.successor: Link | None = None
@@ -130,7 +131,8 @@ class Node:
         match kind:
             case Kind.ASK if not self.mute:
                 numbers = self.kv_free, KV, 0, 0, BLOCKS
-                status = Status(*numbers, "bee", "by hand", "cpu", "f32", "0", self.wait_us, self.decode_us)
+                said = "bee", "by hand", "cpu", "f32", "0", self.wait_us, self.decode_us, self.ledger
+                status = Status(*numbers, *said)
                 link.send(session, Kind.STATUS, status.pack(link.version))
             case Kind.OPEN:
                 self.open(link, session, Open.unpack(payload))

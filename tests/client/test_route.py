@@ -140,6 +140,42 @@ def test_a_node_without_room_is_taken_when_there_is_no_other(candidate: Make) ->
     assert [hop.peer for hop in route.hops][-1] == full.peer
 
 
+PAID = {"kv_total": 100, "ledger": b"l" * 32}
+
+
+def test_who_pays_may_have_what_others_have_on_a_node_that_takes_holds(candidate: Make) -> None:
+    route = Route(BLOCKS, pays=True)
+    route.positions = 100
+    full = replace(candidate(1, 0, 6, decode_s=0.01), kv_free=0, **PAID)
+    roomy = replace(candidate(2, 0, 6, decode_s=9.0), kv_free=100, **PAID)
+    assert route.filled_by([full])
+    route.mend([full, roomy])
+    assert [hop.peer for hop in route.hops] == [full.peer]
+
+
+@pytest.mark.parametrize(("pays", "changes"), [(False, {}), (True, {"ledger": b""}), (True, {"kv_total": 99})])
+def test_nobody_makes_way_for_who_does_not_pay_nor_where_no_holds_are_taken_nor_beyond_what_there_is(
+    candidate: Make, pays: bool, changes: dict[str, object]
+) -> None:
+    route = Route(BLOCKS, pays=pays)
+    route.positions = 100
+    full = replace(candidate(1, 0, 6, decode_s=0.01), kv_free=0, **(PAID | changes))
+    roomy = replace(candidate(2, 0, 6, decode_s=9.0), kv_free=100, **PAID)
+    assert not route.filled_by([full])
+    route.mend([full, roomy])
+    assert [hop.peer for hop in route.hops] == [roomy.peer]
+
+
+def test_of_equal_nodes_who_pays_takes_one_where_nobody_must_make_way(candidate: Make) -> None:
+    full = replace(candidate(1, 0, 6), kv_free=0, **PAID)
+    roomy = replace(candidate(2, 0, 6), kv_free=100, **PAID)
+    for _ in range(20):
+        route = Route(BLOCKS, pays=True)
+        route.positions = 100
+        route.mend([full, roomy])
+        assert [hop.peer for hop in route.hops] == [roomy.peer]
+
+
 def test_what_the_session_holds_on_a_node_counts_as_room_there(route: Route, candidate: Make) -> None:
     route.positions = 100
     route.hops[1].failed = True

@@ -53,6 +53,7 @@ def test_nodes_that_serve_are_met_and_say_how_they_are(swarm: Swarm, connection:
     assert found.keys() == {one.peer, other.peer}
     told, silent = found[one.peer], found[other.peer]
     assert (told.start, told.stop, told.kv_free, told.wait_s, told.decode_s) == (0, 4, 77, 0.0015, 0.0025)
+    assert told.kv_total == KV
     assert (silent.wait_s, silent.decode_s) == (0.0, 0.008)  # what it announced, since it has not measured
     link = connection.present_link(one.peer)
     assert link is not None

@@ -62,6 +62,21 @@ def test_a_node_without_enough_free_kv_is_not_even_asked(three: list[Node], sess
     assert three[1].opened == three[1].refused == 0
 
 
+def test_who_pays_asks_a_full_node_that_takes_holds_and_another_if_nobody_makes_way_there(
+    swarm: Swarm, connection: Connection
+) -> None:
+    full, slow = swarm.nodes[1:3]
+    swarm.run(full.serve(0, BLOCKS))
+    swarm.run(slow.serve(0, BLOCKS, decode_us=60_000_000))
+    full.kv_free, full.ledger = 0, b"l" * 32
+    for pays, refuses, taken in ((False, None, slow), (True, None, full), (True, ErrorCode.BUSY, slow)):
+        full.refuses = refuses
+        with Session(connection, MODEL, Route(BLOCKS, pays=pays), torch.float32, 64, 30.0) as session:
+            Run(session).step(3)
+            assert session.route[0].peer == taken.peer
+    assert full.refused == 1
+
+
 def test_when_all_are_full_the_error_says_which_and_none_is_asked_again_before_its_time(
     swarm: Swarm, session: Session
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nectar_protocol.announcement import Profile
 from nectar_protocol.commitment import Digests, StepKind
 from nectar_protocol.hold import Hold, Line, sorted_lines
+from nectar_protocol.receipt import Work
 from nectar_protocol.record import sound
 from nectar_protocol.tally import Tally
 from nectar_swarm.bills import Bill, BilledStep
@@ -61,6 +62,39 @@ def test_what_both_have_signed_lets_a_node_be_opened_again(seed: int) -> None:
     assert play.faults == []
     assert node.line.final
     assert node.line.units > units
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.booleans())
+def test_an_opening_is_signed_by_itself_once_and_again_when_more_is_reserved(seed: int, more: bool) -> None:
+    play = Play(seed, deadly=0)
+    for node in play.nodes:
+        play.bill(node)
+    assert [node.line.units for node in play.nodes] == [node.meter.units(node.tally.work) for node in play.nodes]
+    assert play.faults == []
+    for _ in range(3):
+        play.step()
+    for node in play.nodes:
+        play.bill(node)
+    node = play.nodes[1]
+    assert (receipt := node.line.receipt) is not None
+    reserved = receipt.receipt.work.reserved_tokens + more
+    node.tally = node.line.tally = Tally.resume(node.terms, receipt.receipt, reserved)
+    play.hear(play.tab.bill(node.line, node.sign(play.rows, (), node.tally)))
+    assert [fault.reason for fault in play.faults] == ([] if more else ["bills nothing"])
+    assert node.line.receipt.receipt.work.reserved_tokens == reserved
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.integers(-2, 2).filter(bool))
+def test_an_opening_that_reserves_something_else_is_refused(seed: int, by: int) -> None:
+    play = Play(seed)
+    node = play.nodes[0]
+    work = Work(node.tally.work.reserved_tokens + by)
+    bill = node.sign(play.rows, (), node.tally, work=work, units=node.meter.units(work))
+    play.hear(play.tab.bill(node.line, bill))
+    assert [fault.line for fault in play.faults] == [node.line]
+    assert node.line.receipt is None
 
 
 # Lies

@@ -9,7 +9,7 @@ from nectar_node import fairqueue
 from nectar_node.fairqueue import FairQueue
 
 from benchmarks.economy import queueing
-from benchmarks.economy.queueing import WHALES, Customer, flood, starve
+from benchmarks.economy.queueing import WHALES, Customer, crowd, flood, serve, starve
 from benchmarks.economy.sharing import share
 
 
@@ -31,6 +31,11 @@ def test_any_number_of_free_sessions_has_a_tenth(identities: int) -> None:
 def test_if_the_free_class_had_no_limit_a_flood_would_drown_those_who_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queueing, "FairQueue", partial(FairQueue, 0.5))
     assert flood((100,)).beyond > 0
+
+
+def test_heavy_prompts_cannot_drown_those_who_do_not_pay() -> None:
+    got = serve([*crowd("peer", 24, 1), *crowd("free", 24, 0), *crowd("whale", 4, 8, tokens=1_000)])
+    assert 0.08 <= got["free"] / got.total() <= 0.12
 
 
 def test_an_engine_shares_its_rows_by_weight() -> None:

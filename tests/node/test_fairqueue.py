@@ -70,6 +70,51 @@ def test_whoever_waits_gets_its_share_by_weight_and_the_free_class_a_tenth(
         assert share / sum(shares.values()) == pytest.approx(weight / sum(WEIGHTS), rel=0.05)
 
 
+MIXES: dict[str, dict[int, tuple[int, int]]] = {  # by weight, how many decode and how many send prompts
+    "heavy prompts beside light steps": {0: (24, 0), 1: (24, 0), 8: (0, 4)},
+    "light prompts beside heavy steps": {0: (24, 0), 1: (0, 4), 8: (24, 0)},
+    "prompts that nobody pays for beside steps": {0: (0, 4), 1: (24, 0), 2: (24, 0)},
+    "prompts that nobody pays for beside steps and prompts": {0: (0, 4), 1: (24, 0), 8: (0, 4)},
+    "steps that nobody pays for beside prompts": {0: (24, 0), 1: (0, 4), 4: (0, 4)},
+    "everything": {0: (24, 4), 1: (24, 4), 2: (24, 4), 8: (24, 4)},
+}
+
+
+@pytest.mark.parametrize("late", [0, 1])
+@pytest.mark.parametrize("mix", MIXES)
+def test_in_every_mix_of_prompts_and_steps_the_free_class_has_a_tenth_and_each_kind_its_shares_by_weight(
+    mix: str, late: int
+) -> None:
+    steps = {weight: count for weight, (count, _) in MIXES[mix].items()}
+
+    def step(flow: Hashable, weight: int) -> Work:
+        assert isinstance(flow, tuple)
+        return work(flow, weight, 1 if flow[1] < steps[weight] else 1000)
+
+    crowd = Crowd(FairQueue(max_rows=16), step, late)
+    for weight, counts in MIXES[mix].items():
+        crowd.join(weight, sum(counts))
+    crowd.run(3000)
+    assert crowd.shares()[0] == pytest.approx(0.1, abs=0.005)
+    paid = [weight for weight in MIXES[mix] if weight]
+    prompts = {weight: [crowd.got[weight, steps[weight] + n] for n in range(MIXES[mix][weight][1])] for weight in paid}
+    per_weight = [sum(rows) / len(rows) / weight for weight, rows in prompts.items() if rows]
+    assert max(per_weight, default=1) <= 1.05 * min(per_weight, default=1), "prompts"
+    if late == 0:  # else the heaviest are in every iteration that they can be in
+        each = {weight: [crowd.got[weight, n] for n in range(steps[weight])] for weight in paid}
+        per_weight = [sum(rows) / len(rows) / weight for weight, rows in each.items() if rows]
+        assert max(per_weight, default=1) <= 1.05 * min(per_weight, default=1), "steps"
+
+
+def test_those_who_do_not_pay_save_nothing_for_when_they_come() -> None:
+    crowd = Crowd(FairQueue(max_rows=16), token)
+    crowd.join(1, 40)
+    crowd.run(1000)
+    crowd.join(0, 40)
+    crowd.run(2)
+    assert crowd.rows(0) <= 3
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3])
 def test_the_free_share_is_what_it_is_told(share: float) -> None:
     crowd = Crowd(FairQueue(share, 12), token)
@@ -189,7 +234,7 @@ def test_small_free_steps_pass_a_large_one_that_waits_for_its_turn() -> None:
     queue = FairQueue()
     queue.add(work("paid", 1))
     queue.take(8, 3)
-    queue._free_finish = 1e9
+    queue._free_due = -1e9
     queue.add(work("large", 0, batch=300))
     assert queue.take(8, 3) == []
     for number in range(9):

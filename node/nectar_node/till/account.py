@@ -1,6 +1,7 @@
 """One session's account with its node: steps wait at its window, and what was computed becomes bills and receipts.
 
 Nothing of this stands in a step's way: hashing and signing come after its output has left, what is large in a thread.
+Who opens a session and lets it wait pays for that too: then the opening is billed by itself.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from nectar_node.scheduler import Work
 from nectar_node.till.line import Asked, Line, counted
 
 QUIET_S = 0.25  # after which what is unbilled is billed
-UNPAID_S = 10.0  # how long a step waits for a countersignature, or for a hold
+UNPAID_S = 10.0  # how long a step waits for a countersignature, or for a hold, and so does an opening without steps
 INLINE_BYTES = 64 << 10  # hashed in the loop; more in a thread
 
 Computed = tuple[Work, torch.Tensor]
@@ -61,9 +62,12 @@ class Account:
         self._soon = False  # computed steps are counted in the loop's next turn
         self._quiet: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._used_s = 0.0
+        self._opening: asyncio.TimerHandle | None = None  # the end of the patience with one that nobody signs
+        self._used_s = self._loop.time()
         self._done: Callable[[], None] | None = None
         self.ended = False
+        if line.opens:
+            self._quiet = self._loop.call_later(QUIET_S, self._be_quiet)
 
     # Steps
 
@@ -150,7 +154,7 @@ class Account:
         line = hold.hold.line(self.line.tally.terms.server)
         self.line.cap_units = None if line is None else line.cap_units
         if self._done is None:
-            self._stop_waiting()
+            self._stop_waiting(opening=self.line.offer is None)
         self._proceed()
 
     def close(self, done: Callable[[], None]) -> None:
@@ -176,8 +180,8 @@ class Account:
 
     @property
     def owes(self) -> bool:
-        """Has anything been computed, or begun, that no receipt covers?"""
-        return self.line.unsigned_steps > 0
+        """Has anything been computed, begun or billed that no receipt covers?"""
+        return self.line.unsigned_steps > 0 or self.line.offer is not None
 
     def _proceed(self) -> None:
         """Bill what is due, and let in what has room."""
@@ -190,7 +194,7 @@ class Account:
         if line.is_due:
             self._bill()
         self._advance()
-        if line.unbilled and line.may_bill and self._quiet is None:
+        if (line.unbilled or line.opens) and line.offer is None and self._quiet is None:
             self._quiet = self._loop.call_later(QUIET_S, self._be_quiet)
 
     def _finish(self) -> None:
@@ -207,13 +211,17 @@ class Account:
         """Bill what has been left for a while, unless something is under way that goes on the same bill."""
         self._quiet = None
         line = self.line
-        if not (line.unbilled and line.may_bill):
+        if self._done is not None or line.offer is not None or not (line.unbilled or line.opens):
             return
         left_s = self._used_s + QUIET_S - self._loop.time()
         if left_s > 0.001 or line.uncounted_steps:
             self._quiet = self._loop.call_later(max(left_s, QUIET_S / 8), self._be_quiet)
-        else:
+            return
+        opens = not line.unbilled or not line.may_bill
+        if line.may_bill:
             self._bill()
+        if opens and self._opening is None:
+            self._opening = self._loop.call_later(UNPAID_S, self._close_up)
 
     def _advance(self) -> None:
         """Let in the steps that have room, in order."""
@@ -241,10 +249,18 @@ class Account:
         self._patience = None
         self._unpaid(f"a step has waited for {UNPAID_S:.0f} s: {why}")
 
-    def _stop_waiting(self) -> None:
+    def _close_up(self) -> None:
+        self._opening = None
+        without = ": the hold has no line for this node" if self.line.cap_units is None else ""
+        self._unpaid(f"its opening has not been countersigned for {UNPAID_S:.0f} s{without}")
+
+    def _stop_waiting(self, opening: bool = True) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+        if opening and self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
 
 
 def asked_of(work: Work) -> Asked:

@@ -104,6 +104,12 @@ class Line:
         return sum(step.counted.tokens for step in self.unbilled)
 
     @property
+    def opens(self) -> bool:
+        """Is there no receipt yet that covers what this opening has reserved?"""
+        signed = None if self.receipt is None else self.receipt.receipt.work
+        return signed is None or signed.reserved_tokens < self.tally.work.reserved_tokens
+
+    @property
     def may_bill(self) -> bool:
         return self.offer is None and self.cap_units is not None
 

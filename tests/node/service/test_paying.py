@@ -9,6 +9,7 @@ from nectar_node.service import Service
 from nectar_node.till import account
 from nectar_node.till.line import WINDOW_STEPS, WINDOW_TOKENS
 from nectar_node.till.till import Till
+from nectar_protocol.hold import Line
 from nectar_protocol.receipt import Work
 from nectar_swarm.bills import Countersignature
 from nectar_swarm.frames import Kind
@@ -124,6 +125,54 @@ async def test_a_session_that_did_nothing_pays_for_its_opening(client: HandMade,
     assert final.receipt.work == Work(16)
     assert final.receipt.units > 0
     assert till.spool.lines[payer.hold.id].seq == 1
+
+
+async def test_an_opening_without_steps_is_billed_when_it_is_quiet_and_only_once(client: HandMade, till: Till) -> None:
+    payer = Payer(client, "nothing yet")
+    await payer.open()
+    bill = await payer.bill(1)
+    assert (bill.steps, bill.receipt.final, bill.receipt.work) == ((), False, Work(16))
+    await client.status()
+    assert till.spool.lines[payer.hold.id].receipt == payer.receipt
+    step = Step(1, 1, 0, noise(1, 3))
+    answers = [await payer.step(step)]
+    final = await payer.close()
+    payer.check([step], answers)
+    assert final.receipt.work == Work(16, 2, 1 + 2, 1)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("lines", [None, line_of_another()], ids=["unsigned", "without a line"])
+async def test_an_opening_that_nobody_pays_for_ends_and_its_kv_is_free_again(
+    client: HandMade, lines: tuple[Line, ...] | None
+) -> None:
+    payer = Payer(client, f"squats {lines}", **({} if lines is None else {"lines": lines}))
+    payer.signs = 0
+    await payer.open()
+    assert (await client.status()).kv_free == KV - 16
+    ended = await payer.receive()
+    assert (ended.code, "its opening has not been" in ended.text) == (ErrorCode.UNPAID, True)
+    status = await client.status()
+    assert (status.sessions, status.kv_free) == (0, KV)
+    assert len(payer.bills) == (lines is None)
+
+
+async def test_what_is_reserved_again_is_billed_only_if_it_is_more(
+    client: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payer = Payer(client, "more room")
+    await payer.open()
+    await payer.bill(1)
+    more = Payer(client, "more room")
+    await more.open(payer.receipt, max_length=24)
+    bill = await more.bill(1)
+    assert (bill.steps, bill.receipt.work, bill.receipt.seq) == ((), Work(24), 2)
+    await client.status()
+    monkeypatch.setattr(account, "QUIET_S", 0.01)
+    as_much = Payer(client, "more room")
+    await as_much.open(more.receipt, max_length=24)
+    await as_much.step(Step(1, 1, 0, noise(1, 3)))
+    assert len((await as_much.bill(1)).steps) == 1
 
 
 async def test_what_an_eviction_makes_the_node_compute_again_is_not_counted(client: HandMade, service: Service) -> None:

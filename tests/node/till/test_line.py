@@ -14,7 +14,7 @@ from nectar_protocol.identity import Identity
 from nectar_protocol.metering import Meter
 from nectar_protocol.modelentry import AuditState, BlockCost, ModelEntry
 from nectar_protocol.policy import EXAMPLE
-from nectar_protocol.receipt import check_follows
+from nectar_protocol.receipt import Work, check_follows
 from nectar_protocol.tally import Tally, Terms
 from nectar_swarm.bills import Bill, BilledStep, Countersignature
 
@@ -50,6 +50,21 @@ def admit(line: Line, *steps: Asked) -> None:
 
 def sign(line: Line, bill: Bill) -> None:
     assert line.countersign(Countersignature(bill.receipt.seq, bill.receipt.sign(SESSION)))
+
+
+def test_an_opening_is_to_be_paid_until_a_receipt_covers_what_it_reserves() -> None:
+    line = new_line(reserved=16)
+    assert line.opens
+    bill = line.bill(SERVER)
+    assert (bill.steps, bill.receipt.work) == ((), Work(16))
+    assert line.opens
+    sign(line, bill)
+    assert not line.opens
+    receipt = line.receipt
+    assert receipt is not None
+    for reserved, opens in ((8, False), (16, False), (17, True)):
+        again = Line(Tally.resume(TERMS, receipt.receipt, reserved), METER, PLENTY, 1, receipt)
+        assert again.opens == opens
 
 
 @given(
