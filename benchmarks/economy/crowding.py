@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from nectar.session import Session
 
 from benchmarks.economy.load import Load, open_load
 from benchmarks.economy.sharing import WEIGHTS, Shares
@@ -31,36 +32,40 @@ class Delay:
     free_steps: int
 
 
-def delay(place: Place, rounds: int, steps: int) -> Delay:
-    """One paid session, in turns on the idle node and under so many free sessions."""
+def delay(place: Place, crowd: Load, rounds: int, steps: int) -> Delay:
+    """One paid session, in turns on the idle node and under a crowd."""
     idle_s: list[float] = []
     crowded_s: list[float] = []
     free = Counter[int]()
     length = PROMPT + 2 * rounds * (steps + 1)
-    hidden = torch.randn(1, length, place.stage.width, generator=torch.Generator().manual_seed(0))
     with place.connection() as connection:
         model = place.client(connection, pays=True)
-        place.await_binding(model)
-        with open_load(place, {0: CROWD}) as load, model.session(length, weight=WEIGHT) as session:
-            session.step(hidden[:, :PROMPT], 0)
-
-            def run() -> list[float]:
-                times_s = []
-                for _ in range(steps + 1):
-                    began_s = time.perf_counter()
-                    session.step(hidden[:, session.position : session.position + 1], session.position)
-                    times_s.append(time.perf_counter() - began_s)
-                return times_s[1:]
-
+        with model.session(length, weight=WEIGHT) as session:
+            session.step(hidden_states(place, PROMPT), 0)
             for _ in range(rounds):
-                idle_s += run()
-                before = load.steps()
-                load.go()
+                idle_s += _steps_s(session, place, steps)
+                before = crowd.steps()
+                crowd.go()
                 time.sleep(SETTLE_S)
-                crowded_s += run()
-                load.pause()
-                free += load.steps() - before
+                crowded_s += _steps_s(session, place, steps)
+                crowd.pause()
+                free += crowd.steps() - before
     return Delay(_p95(idle_s), _p95(crowded_s), len(idle_s), free.total())
+
+
+def _steps_s(session: Session, place: Place, number: int) -> list[float]:
+    """Each step's seconds; one before them is not counted."""
+    times_s, hidden = [], hidden_states(place, 1)
+    for _ in range(number + 1):
+        began_s = time.perf_counter()
+        session.step(hidden, session.position)
+        times_s.append(time.perf_counter() - began_s)
+    return times_s[1:]
+
+
+def hidden_states(place: Place, tokens: int) -> torch.Tensor:
+    """[1, tokens, width], the same each time."""
+    return torch.randn(1, tokens, place.stage.width, generator=torch.Generator().manual_seed(0))
 
 
 def _p95(times_s: list[float]) -> float:
@@ -69,8 +74,6 @@ def _p95(times_s: list[float]) -> float:
 
 def share(place: Place, iterations: int) -> Shares:
     """Of about so many iterations, which are full."""
-    with place.connection() as connection:
-        place.await_binding(place.client(connection, pays=True))
     with open_load(place, dict.fromkeys((0, *WEIGHTS), EACH), TOKENS) as load:
         load.go()
         before = _await(load, lambda steps: steps >= WARM_STEPS)

@@ -37,7 +37,8 @@ class Load:
 
     def tell(self, word: str) -> Any:
         """What it answers to that."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             print(word, file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
@@ -80,7 +81,8 @@ def open_load(place: Place, sessions: Mapping[int, int], tokens: int = 1) -> Ite
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.close()
     try:
         process.wait(END_S)

@@ -40,17 +40,15 @@ def steps(place: Place, rounds: int) -> Compared:
     length = PROMPT + (rounds + 1) * (WINDOW + 1)
     with place.connection() as connection, ExitStack() as stack:
         paid, free = (place.client(connection, pays=pays) for pays in (True, False))
-        place.await_binding(paid)
         sessions = [stack.enter_context(paid.session(length, weight=1)), stack.enter_context(free.session(length))]
         hidden = torch.randn(1, length, place.stage.width, generator=torch.Generator().manual_seed(0))
         for session in sessions:
             session.step(hidden[:, :PROMPT], 0)
         rows: list[list[list[float]]] = [[], []]
-        for number in range(rounds + 1):
+        for _ in range(rounds + 1):  # the first warms up
             for session, times_s in zip(sessions, rows, strict=True):
                 times_s.append(_window(session, hidden))
                 time.sleep(QUIET_S)
-        del number
     return Compared(*(_typical(times_s[1:]) for times_s in rows))
 
 
@@ -65,7 +63,8 @@ def _window(session: Session, hidden: torch.Tensor) -> list[float]:
 
 
 def _typical(windows: Sequence[Sequence[float]]) -> float:
-    return statistics.mean(statistics.median(times_s) for times_s in zip(*windows, strict=True))
+    medians_s: list[float] = [statistics.median(times_s) for times_s in zip(*windows, strict=True)]
+    return sum(medians_s) / len(medians_s)
 
 
 def throughput(place: Place, rounds: int, tokens: int) -> Compared:
@@ -73,7 +72,6 @@ def throughput(place: Place, rounds: int, tokens: int) -> Compared:
     times_s: tuple[list[float], list[float]] = ([], [])
     with place.connection() as connection, ThreadPoolExecutor(SESSIONS) as pool:
         models = [place.client(connection, pays=pays) for pays in (True, False)]
-        place.await_binding(models[0])
         for number in range(rounds):
             prompts = random_prompts(SESSIONS, PROMPT, number)
             both = list(zip(models, ({"weight": 1}, {}), times_s, strict=True))

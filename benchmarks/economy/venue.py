@@ -14,8 +14,10 @@ from nectar.model import AutoDistributedModelForCausalLM
 from nectar_demo.processes import NodeProcess
 from nectar_ledger.home import Home, Role
 from nectar_ledger.store.sequencer import unix_ms
+from nectar_ledger_client.client import LedgerClient
+from nectar_ledger_client.errors import RefusedError
 from nectar_protocol.commands import FundPurse, Grant, PublishModel
-from nectar_protocol.identity import Identity
+from nectar_protocol.identity import Identity, PeerID, parse_peer_id
 from nectar_protocol.manifest import ModelID
 from nectar_protocol.modelentry import AuditState, ModelEntry
 from nectar_swarm.anatomy import load_config
@@ -32,7 +34,7 @@ BOUND_S = 30.0
 
 
 class UnboundError(Exception):
-    """A node takes no holds."""
+    """A node earns nothing on the ledger."""
 
 
 @dataclass(frozen=True)
@@ -72,48 +74,52 @@ class Place:
 
     def client(self, connection: Connection, *, pays: bool) -> Any:
         """The model of a client of the node; with `pays`, one that takes holds of the ledger for all its sessions."""
-        paying = {"ledger": self.ledger, "wallet": self.wallet} if pays else {}
-        return AutoDistributedModelForCausalLM.from_pretrained(str(self.model), connection=connection, **paying)
-
-    def await_binding(self, model: Any) -> None:
-        """Until the node takes holds. Raises UnboundError."""
-        import torch
-
-        hidden = torch.zeros(1, 1, model.config.hidden_size, dtype=model.dtype)
-        deadline_s = time.monotonic() + BOUND_S
-        while time.monotonic() < deadline_s:
-            with model.session(8, weight=1) as session:
-                session.step(hidden, 0)
-                time.sleep(0.4)
-                if session.spent.ucr:
-                    return
-        raise UnboundError(f"no bill came from {self.node.name} within {BOUND_S:.0f} s; see {self.node.log}")
+        ledger, wallet = (self.ledger, self.wallet) if pays else (None, None)
+        return AutoDistributedModelForCausalLM.from_pretrained(
+            str(self.model), connection=connection, ledger=ledger, wallet=wallet
+        )
 
 
 @contextmanager
 def open_places(stages: Mapping[str, Stage]) -> Iterator[dict[str, Place]]:
-    """All of them, side by side, with one ledger: an idle node disturbs nobody."""
+    """All of them, side by side, with one ledger: an idle node disturbs nobody. Raises UnboundError."""
     with tempfile.TemporaryDirectory(prefix="nectar-bench-", ignore_cleanup_errors=True) as name, ExitStack() as stack:
         folder = Path(name)
         os.environ["NECTAR_CACHE"] = str(folder / "cache")  # digests of files that nobody sees again
         within = stack.enter_context(nursery(folder))
         models = {size: make_llama(size, folder) for size in sorted({stage.size for stage in stages.values()})}
+        ids = {size: open_source(str(path), "main").manifest.model_id for size, path in models.items()}
         wallet, owner = folder / "wallet.key", folder / "owner.key"
         home = found(folder / "ledger", list(models.values()), load_or_create_key(wallet))
         ledger = stack.enter_context(serving(home)).url
         earning = ["--ledger", ledger, "--owner", load_or_create_key(owner).public.hex(), "--owner-key", str(owner)]
         nodes: dict[str, NodeProcess] = {}
 
-        def place(stage: Stage, node: NodeProcess) -> Place:
-            model = models[stage.size]
-            return Place(stage, model, open_source(str(model), "main").manifest.model_id, node.wait(), ledger, wallet)
-
         for key, stage in stages.items():
             options = [*earning, "--profile", stage.profile, "--drain", "0"]
             blocks = f"0:{stage.blocks}"
             nodes[key] = NodeProcess(key, folder, models[stage.size], blocks, options=options, within=within)
             stack.callback(nodes[key].stop)
-        yield {key: place(stages[key], nodes[key]) for key in stages}
+        for node in nodes.values():
+            await_binding(ledger, node.wait())
+        yield {
+            key: Place(stages[key], models[stages[key].size], ids[stages[key].size], node, ledger, wallet)
+            for key, node in nodes.items()
+        }
+
+
+def await_binding(ledger: str, node: NodeProcess) -> None:
+    """Until the node takes holds. Raises UnboundError."""
+    deadline_s = time.monotonic() + BOUND_S
+    with LedgerClient(ledger) as client:
+        while time.monotonic() < deadline_s:
+            try:
+                client.node(parse_peer_id(PeerID(node.peer)))
+            except RefusedError:
+                time.sleep(0.1)
+            else:
+                return
+    raise UnboundError(f"{node.name} was not bound within {BOUND_S:.0f} s; see {node.log}")
 
 
 def found(root: Path, models: list[Path], payer: Identity) -> Home:
