@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 256,
         "num_hidden_layers": 8,
@@ -46,7 +46,7 @@ def make_llama(size: str, folder: Path) -> Path:
     path = folder / size
     if not (path / "config.json").is_file():
         torch.manual_seed(0)
-        shape: dict[str, Any] = SIZES[size]
+        shape = SIZES[size]
         config = LlamaConfig(
             vocab_size=VOCABULARY,
             max_position_embeddings=4096,
