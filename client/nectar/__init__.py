@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nectar.connection import Connection
-    from nectar.errors import ClientError, NoRouteError, SessionError
+    from nectar.errors import ClientError, InsufficientFundsError, NoRouteError, PaymentError, SessionError
     from nectar.model import AutoDistributedModelForCausalLM
     from nectar.session import Session
+    from nectar.wallet import Wallet
 
 __all__ = [
     "AutoDistributedModelForCausalLM",
     "ClientError",
     "Connection",
+    "InsufficientFundsError",
     "NoRouteError",
+    "PaymentError",
     "Session",
     "SessionError",
+    "Wallet",
 ]
 __version__ = "0.1.0"
 
@@ -30,9 +34,12 @@ _HOMES = {
     "AutoDistributedModelForCausalLM": "nectar.model",
     "ClientError": "nectar.errors",
     "Connection": "nectar.connection",
+    "InsufficientFundsError": "nectar.errors",
     "NoRouteError": "nectar.errors",
+    "PaymentError": "nectar.errors",
     "Session": "nectar.session",
     "SessionError": "nectar.errors",
+    "Wallet": "nectar.wallet",
 }
 
 

@@ -113,9 +113,9 @@ class Payer:
         self._book.hold(await self._purse.open(Order(self._key, self._model, extent, self._weight, left_ucr), parts))
 
     def _takes_holds(self, hop: Hop) -> bool:
-        link = self._network.present_link(hop.peer)
-        can = link is not None and link.version >= PAID_VERSION
-        return can and bool(hop.ledger) and hop.ledger == self._purse.ledger.id and hop.peer not in self._unmetered
+        link, ledger = self._network.present_link(hop.peer), self._purse.ledger
+        can = link is not None and link.version >= PAID_VERSION and ledger.may_be_bound(parse_peer_id(hop.peer))
+        return can and bool(hop.ledger) and hop.ledger == ledger.id and hop.peer not in self._unmetered
 
     def payment(self, hop: Hop, request: Open, number: int) -> bytes:
         """What the OPEN of session `number` shows to a node: the hold, or nothing."""

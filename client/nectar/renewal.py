@@ -94,7 +94,8 @@ class Renewal:
         wanted |= {
             server: purchase.wanted(line.meter, self.extent) for server, line in own.items() if server not in caps
         }
-        return {server: cap for server, cap in wanted.items() if min(cap, purchase.most_units) > caps.get(server, 0)}
+        can_rise = (server for server, cap in wanted.items() if min(cap, purchase.most_units) > caps.get(server, 0))
+        return {server: wanted[server] for server in can_rise if self._purse.ledger.may_be_bound(server)}
 
     async def _extend(self) -> None:
         """Until nothing more is wanted, or to be had."""
@@ -122,7 +123,8 @@ class Renewal:
         wanted = self._wanted(bought)
         revised = await self._purse.extend(bought, self._key, wanted)
         self._holder.on_revised(revised)
-        if wanted and revised.hold.hold.lines == bought.hold.hold.lines:
+        self._drop_unbound()
+        if self._wanted(revised) and revised.hold.hold.lines == bought.hold.hold.lines:
             raise BudgetError("the session has set its whole budget aside: open it with a larger one")
 
     def _fail(self, error: Exception) -> None:
@@ -132,6 +134,12 @@ class Renewal:
         self.short = error if isinstance(error, PaymentError) else PaymentError(f"its hold cannot grow: {error}")
         log.warning("session: %s", error)
         self._drop_lineless(str(error))
+
+    def _drop_unbound(self) -> None:
+        """The ledger takes no line for a node that earns for nobody."""
+        for peer, line in list(self._book.lines.items()):
+            if line.cap_units is None and not self._purse.ledger.may_be_bound(line.terms.server):
+                self._holder.on_lineless(peer, "is not bound to an account that it earns for")
 
     def _drop_lineless(self, reason: str) -> None:
         for peer in [peer for peer, line in self._book.lines.items() if line.cap_units is None]:

@@ -22,11 +22,11 @@ class LedgerProcess:
         self.url = self._output = ""
         self._log = home.root / "serve.log"
         command = [sys.executable, "-m", "nectar.cli", "ledger", "serve", "--json", "--data", str(home.root)]
-        command += ["--database", home.database_url, "--host", "127.0.0.1", "--port", "0"]
+        command += ["--database", home.database_url, "--host", "127.0.0.1", "--port", "0", "--until-eof"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -67,7 +67,9 @@ class LedgerProcess:
         except subprocess.TimeoutExpired as error:
             self.kill()
             raise DemoError(f"the ledger did not end within {END_S:.0f} s: {self.said()[-2000:]}") from error
-        stdout = self._process.stdout
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is not None:
+            stdin.close()
         if stdout is not None and not stdout.closed:
             self._output += stdout.read()
             stdout.close()

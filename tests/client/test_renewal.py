@@ -138,3 +138,4 @@ async def test_a_node_that_can_have_no_line_is_told_of(stand: Stand) -> None:
         while not stand.holder.lineless:
             await asyncio.sleep(0.01)
     assert stand.holder.lineless == [UNBOUND.peer_id]
+    assert stand.renewal.short is None

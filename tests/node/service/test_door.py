@@ -283,7 +283,7 @@ async def test_a_full_node_forgets_what_it_could_not_take(client: HandMade, stra
     await Payer(stranger, "fills it", weight=8).open(max_length=KV)
     payer = Payer(client, "full")
     assert (await payer.refused(payer.paid())).code is ErrorCode.BUSY
-    other = Payer(stranger, "full")
+    other = Payer(stranger, "full", weight=0)
     assert (await other.refused(other.paid())).code is ErrorCode.BUSY  # and not that a session is open
 
 

@@ -1,6 +1,9 @@
 """`nectar ledger init`, `nectar ledger serve`"""
 
 import os
+import signal
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +71,7 @@ def init(network: str, root: Path, database: str | None, policy_file: Path | Non
     type=click.Path(path_type=Path, dir_okay=False),
     help="A list of witnesses, a vkey and a URL a line; `witnesses` in the folder by default.",
 )
+@click.option("--until-eof", is_flag=True, hidden=True, help="End when standard input does, as a child process does.")
 @options.json_output
 @options.verbose
 def serve(
@@ -77,6 +81,7 @@ def serve(
     port: int,
     public_url: str | None,
     witnesses: Path | None,
+    until_eof: bool,
     as_json: bool,
     verbose: int,
 ) -> None:
@@ -91,6 +96,8 @@ def serve(
         asked = read_witnesses(witnesses or home.witnesses)
         with listen(host, port) as listener:
             service = start_service(home, opened)
+            if until_eof:
+                threading.Thread(target=end_with_stdin, daemon=True).start()
             ledger = service.ledger_id.hex()
 
             def tell(url: str) -> None:
@@ -101,6 +108,12 @@ def serve(
                     click.echo(url)
 
             serve_app(create_app(service, public_url=public_url, witnesses=asked), listener, tell)
+
+
+def end_with_stdin() -> None:
+    """What SIGTERM does, once standard input has ended."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def start_service(home: "Home", database: "Database") -> "Service":
