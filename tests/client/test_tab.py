@@ -77,7 +77,8 @@ def test_an_opening_is_signed_by_itself_once_and_again_when_more_is_reserved(see
     for node in play.nodes:
         play.bill(node)
     node = play.nodes[1]
-    assert (receipt := node.line.receipt) is not None
+    receipt = node.line.receipt
+    assert receipt is not None
     reserved = receipt.receipt.work.reserved_tokens + more
     node.tally = node.line.tally = Tally.resume(node.terms, receipt.receipt, reserved)
     play.hear(play.tab.bill(node.line, node.sign(play.rows, (), node.tally)))
