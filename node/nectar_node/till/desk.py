@@ -144,7 +144,7 @@ class Desk:
 
     def _note(self, account: Account) -> None:
         if account.owes and self._till is not None:
-            self._till.lapsed(account.hold)
+            self._till.lapsed(account.hold, account.line.unsigned_units)
 
     # Messages
 

@@ -100,6 +100,12 @@ class Line:
         self.unbilled += steps
 
     @property
+    def unsigned_units(self) -> int:
+        """What no receipt covers of all that was admitted, the opening among it."""
+        signed = 0 if self.receipt is None else self.receipt.receipt.units
+        return self.meter.units(self.admitted) - signed
+
+    @property
     def unbilled_tokens(self) -> int:
         return sum(step.counted.tokens for step in self.unbilled)
 

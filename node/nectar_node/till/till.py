@@ -31,7 +31,8 @@ from nectar_node.till.spool import Spool
 FLUSH_S = 1.0
 PRUNE_S = 60.0
 MAX_HOLDS = 16_384  # that are remembered
-MAX_LAPSES = 16  # sessions of one hold that ended with something unsigned
+MAX_LAPSES = 2  # sessions of one hold that ended with something unsigned; more only
+LOST_PART = 16  # while all that they left unsigned is no more than such a part of what was signed
 WIRE_VERSION = 3  # from which on holds travel
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Seen:
-    """A hold that was shown here: its newest revision, and how often its sessions ended with work left unsigned."""
+    """A hold that was shown here: its newest revision, how often its sessions ended with work left unsigned, and how
+    many units that came to.
+    """
 
     hold: SignedHold
     lapses: int = 0
+    lost_units: int = 0
 
 
 class Till:
@@ -92,7 +96,8 @@ class Till:
             raise PaymentError(f"holds are taken from version {WIRE_VERSION} of the wire on")
         id = payment.hold.hold.id
         seen, kept = self._seen.get(id), self.spool.lines.get(id)
-        if seen is not None and seen.lapses >= MAX_LAPSES:
+        signed_units = 0 if kept is None else kept.receipt.receipt.units
+        if seen is not None and seen.lapses >= MAX_LAPSES and seen.lost_units * LOST_PART > signed_units:
             raise PaymentError(f"{seen.lapses} sessions of this hold ended with work left unsigned: open another hold")
         ticket = self._door.check(
             payment,
@@ -122,10 +127,11 @@ class Till:
     def has_expired(self, hold: SignedHold) -> bool:
         return self.now_ms() > hold.hold.expires_ms + SKEW_MS
 
-    def lapsed(self, hold: SignedHold) -> None:
-        """A session has ended and left something unsigned."""
+    def lapsed(self, hold: SignedHold, units: int) -> None:
+        """A session has ended and left so much unsigned."""
         if (seen := self._seen.get(hold.hold.id)) is not None:
             seen.lapses += 1
+            seen.lost_units += units
 
     def _remember(self, hold: SignedHold) -> None:
         seen = self._seen.pop(hold.hold.id, None) or Seen(hold)

@@ -260,6 +260,25 @@ async def test_a_hold_whose_sessions_were_left_unpaid_too_often_opens_no_more(
     assert "left unsigned" in await denied(payer, payer.paid())
 
 
+async def test_a_hold_that_was_signed_for_sixteen_times_as_much_as_was_left_unpaid_opens_again(
+    client: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(till_module, "MAX_LAPSES", 1)
+    payer = Payer(client, "loses its link")
+    await payer.open(max_length=128)
+    await payer.step(Step(1, 1, 0, noise(1, 100)))
+    await payer.bill(1)
+    payer.signs = 0
+    await payer.step(Step(2, 2, 100, noise(1, 1)))
+    for _ in range(2):  # each opening ends the session before, which leaves a token unsigned
+        again = Payer(client, "loses its link")
+        again.signs = 0
+        await again.open(payer.receipt, max_length=128)
+        await again.step(Step(1, 1, 0, noise(1, 1)))
+    last = Payer(client, "loses its link")
+    assert "left unsigned" in await denied(last, last.paid(payer.receipt, max_length=128))
+
+
 async def test_a_full_node_forgets_what_it_could_not_take(client: HandMade, stranger: HandMade) -> None:
     await Payer(stranger, "fills it", weight=8).open(max_length=KV)
     payer = Payer(client, "full")

@@ -52,6 +52,19 @@ def sign(line: Line, bill: Bill) -> None:
     assert line.countersign(Countersignature(bill.receipt.seq, bill.receipt.sign(SESSION)))
 
 
+def test_what_is_unsigned_is_what_was_admitted_beyond_the_last_receipt() -> None:
+    line = new_line(reserved=100)
+    opening = METER.units(Work(100))
+    assert line.unsigned_units == opening
+    sign(line, line.bill(SERVER))
+    assert line.unsigned_units == 0
+    admit(line, asked(1, 10))
+    assert line.unsigned_units == METER.units(line.admitted) - opening > 0
+    compute(line, asked(1, 10))
+    sign(line, line.bill(SERVER))
+    assert line.unsigned_units == 0
+
+
 def test_an_opening_is_to_be_paid_until_a_receipt_covers_what_it_reserves() -> None:
     line = new_line(reserved=16)
     assert line.opens
