@@ -5,7 +5,6 @@ The node is one that takes holds, so sessions of both kinds alternate on it and 
 
 import statistics
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,14 +24,23 @@ SESSIONS = 16
 
 @dataclass(frozen=True)
 class Compared:
-    """The same with a ledger and without, in seconds."""
+    """The same with a ledger and without, in seconds, round by round: a machine's load changes with time."""
 
-    paid_s: float
-    free_s: float
+    paid_s: tuple[float, ...]
+    free_s: tuple[float, ...]
+
+    @property
+    def added_s(self) -> float:
+        return statistics.median(paid_s - free_s for paid_s, free_s in zip(self.paid_s, self.free_s, strict=True))
+
+    @property
+    def cost(self) -> float:
+        """The part of the speed that is lost."""
+        return 1 - statistics.median(free_s / paid_s for paid_s, free_s in zip(self.paid_s, self.free_s, strict=True))
 
 
-def steps(place: Place, rounds: int) -> Compared:
-    """A step of one session: each of a window's by its median over the rounds, and the mean of these.
+def steps(place: Place, rounds: int) -> list[Compared]:
+    """The steps of one session: each of a window's steps, in so many rounds.
 
     A window has one bill, behind its last step but one. Its first step is not counted, which comes after a pause; in
     the pause the session is billed for what the last step has left.
@@ -49,7 +57,8 @@ def steps(place: Place, rounds: int) -> Compared:
             for session, times_s in zip(sessions, rows, strict=True):
                 times_s.append(_window(session, hidden))
                 time.sleep(QUIET_S)
-    return Compared(*(_typical(times_s[1:]) for times_s in rows))
+    paid_s, free_s = (list(zip(*times_s[1:], strict=True)) for times_s in rows)
+    return [Compared(*both) for both in zip(paid_s, free_s, strict=True)]
 
 
 def _window(session: Session, hidden: torch.Tensor) -> list[float]:
@@ -62,13 +71,8 @@ def _window(session: Session, hidden: torch.Tensor) -> list[float]:
     return times_s[1:]
 
 
-def _typical(windows: Sequence[Sequence[float]]) -> float:
-    medians_s: list[float] = [statistics.median(times_s) for times_s in zip(*windows, strict=True)]
-    return sum(medians_s) / len(medians_s)
-
-
 def throughput(place: Place, rounds: int, tokens: int) -> Compared:
-    """Whole calls of generate(), 16 at once, from the first one's start to the last one's end; medians."""
+    """Whole calls of generate(), 16 at once, from the first one's start to the last one's end."""
     times_s: tuple[list[float], list[float]] = ([], [])
     with place.connection() as connection, ThreadPoolExecutor(SESSIONS) as pool:
         models = [place.client(connection, pays=pays) for pays in (True, False)]
@@ -77,7 +81,7 @@ def throughput(place: Place, rounds: int, tokens: int) -> Compared:
             both = list(zip(models, ({"weight": 1}, {}), times_s, strict=True))
             for model, options, kept in both if number % 2 else reversed(both):
                 kept.append(_generate(pool, model, prompts, tokens, options))
-    return Compared(*(statistics.median(kept) for kept in times_s))
+    return Compared(tuple(times_s[0]), tuple(times_s[1]))
 
 
 def _generate(

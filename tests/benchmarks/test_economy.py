@@ -46,9 +46,17 @@ def test_who_pays_for_a_session_is_billed_and_who_does_not_is_not(place: Place) 
 
 
 def test_steps_and_calls_are_timed_with_a_ledger_and_without(place: Place) -> None:
-    for compared in (metering.steps(place, 1), metering.throughput(place, 1, 3)):
-        assert compared.paid_s > 0
-        assert compared.free_s > 0
+    window, calls = metering.steps(place, 2), metering.throughput(place, 1, 3)
+    assert len(window) == metering.WINDOW
+    for compared, rounds in ((window[0], 2), (calls, 1)):
+        assert len(compared.paid_s) == len(compared.free_s) == rounds
+        assert min(*compared.paid_s, *compared.free_s) > 0
+
+
+def test_rounds_are_compared_one_by_one() -> None:
+    compared = metering.Compared(paid_s=(1.0, 2.0, 40.0), free_s=(0.5, 1.5, 10.0))
+    assert compared.added_s == 0.5
+    assert compared.cost == 0.5
 
 
 def test_a_crowd_steps_only_while_it_may(place: Place) -> None:
