@@ -307,7 +307,7 @@ class RouteKeeper:
             case ErrorCode.DENIED if not error.generation:
                 log.info("%s refused a step that came too late", hop.peer)
             case ErrorCode.BUSY:
-                self._connection.view.leave_alone(hop.peer, error.retry_after_ms / 1000)
+                self._connection.view.leave_alone(hop.peer, error.retry_after_ms / 1000, self.route.positions)
                 self.fail(hop, f"refused: {error.text}", aside=False)
             case ErrorCode.EXPIRED | ErrorCode.UNPAID:
                 self.fail(hop, "ended the session: " + error.text, aside=False)

@@ -108,7 +108,11 @@ class Route:
     def _has_room(self, candidate: Candidate) -> bool:
         """Who pays may hope for all KV that there is: a node says only what those may have who do not."""
         kv = candidate.kv_total if self.pays and candidate.ledger else candidate.kv_free
-        return not candidate.busy and (self._is_free(candidate) or kv is None or kv >= self.positions)
+        return not self._is_busy(candidate) and (self._is_free(candidate) or kv is None or kv >= self.positions)
+
+    def _is_busy(self, candidate: Candidate) -> bool:
+        """Does it want to be left alone by such a session?"""
+        return candidate.busy_from is not None and self.positions >= candidate.busy_from
 
     def _is_free(self, candidate: Candidate) -> bool:
         """Need nobody make way for us there, by what the node said?"""
@@ -140,7 +144,7 @@ class Route:
         Raises NoRouteError, with the route as it was.
         """
         candidates = self._wanted(candidates)
-        free = [one for one in candidates if not one.busy]
+        free = [one for one in candidates if not self._is_busy(one)]
         try:
             hops = self._mended([self._valued(one) for one in free if self._has_room(one)])
         except NoRouteError:

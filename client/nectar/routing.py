@@ -33,7 +33,7 @@ class Candidate:
     """A node that serves blocks [start, stop): `decode_s` for a token through all of them, `rtt_s` from here.
 
     A step waits `wait_s` there before it runs. Of `kv_total` positions of KV a session that does not pay may have
-    `kv_free`; both are None if the node did not say. `busy` while it wants to be left alone. `ledger` is the one whose
+    `kv_free`; both are None if the node did not say. It wants to be left alone by sessions of `busy_from` positions or more. `ledger` is the one whose
     holds it takes, if it takes any.
     """
 
@@ -46,7 +46,7 @@ class Candidate:
     wait_s: float = 0.0
     kv_free: int | None = None
     kv_total: int | None = None
-    busy: bool = False
+    busy_from: int | None = None
     profile: Profile = Profile.F32
     ledger: bytes = b""
 

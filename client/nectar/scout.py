@@ -109,7 +109,7 @@ class Scout:
         nodes = self._view.nodes(model).items()
         met = [(node, self._met[model, peer][1]) for peer, node in nodes if (model, peer) in self._met]
         return [
-            replace(one, busy=self._view.is_busy(one.peer))
+            replace(one, busy_from=self._view.busy_from(one.peer))
             for node, one in met
             if self._is_wanted(one.peer, node, Effort.AT_HAND)
             and (one.start, one.stop, one.addresses) == (node.start, node.stop, node.addresses)
@@ -166,7 +166,7 @@ class Scout:
             wait_s=SLOW_S if status is None else status.wait_us / 1e6,
             kv_free=None if status is None else status.kv_free,
             kv_total=None if status is None else status.kv_total,
-            busy=self._view.is_busy(peer),
+            busy_from=self._view.busy_from(peer),
             profile=node.profile,
             ledger=b"" if status is None else status.ledger,
         )

@@ -21,7 +21,7 @@ class View:
         self._known: dict[ModelID, dict[PeerID, Announcement]] = {}
         self._read_s: dict[ModelID, float] = {}
         self._aside: dict[PeerID, tuple[float, int]] = {}  # until when, and how many times in a row
-        self._busy: dict[PeerID, float] = {}  # until when
+        self._busy: dict[PeerID, tuple[float, int]] = {}  # until when, and for how many positions
 
     # Announcements
 
@@ -88,11 +88,14 @@ class View:
         """It was not the others who failed."""
         self._aside.clear()
 
-    def leave_alone(self, peer: PeerID, seconds: float) -> None:
-        """A busy node is not asked before its time is over; 0 if it did not say."""
+    def leave_alone(self, peer: PeerID, seconds: float, positions: int = 0) -> None:
+        """A busy node is not asked for so many positions, or more, before its time is over; 0 if it did not say."""
         now_s = self._clock()
-        self._busy = {other: until_s for other, until_s in self._busy.items() if now_s < until_s}
-        self._busy[peer] = now_s + min(seconds or BUSY_S, MAX_ASIDE_S)
+        self._busy = {other: busy for other, busy in self._busy.items() if now_s < busy[0]}
+        _, fewest = self._busy.get(peer, (0.0, positions))
+        self._busy[peer] = now_s + min(seconds or BUSY_S, MAX_ASIDE_S), min(positions, fewest)
 
-    def is_busy(self, peer: PeerID) -> bool:
-        return peer in self._busy and self._clock() < self._busy[peer]
+    def busy_from(self, peer: PeerID) -> int | None:
+        """From how many positions on a node wants to be left alone; None for one that does not."""
+        until_s, positions = self._busy.get(peer, (float("-inf"), 0))
+        return positions if self._clock() < until_s else None

@@ -278,5 +278,5 @@ class SimulatedSwarm:
     def trust_again(self, peer: PeerID) -> None:
         self.aside.discard(peer)
 
-    def leave_alone(self, peer: PeerID, seconds: float) -> None:
+    def leave_alone(self, peer: PeerID, seconds: float, positions: int = 0) -> None:
         self.aside.add(peer)

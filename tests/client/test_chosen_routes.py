@@ -68,7 +68,7 @@ def test_a_chosen_node_that_serves_too_little_is_missing(candidate: Make) -> Non
 
 
 def test_a_chosen_node_that_is_full_is_named_as_full(candidate: Make) -> None:
-    full = replace(candidate(1, 0, 6), kv_free=1, busy=True)
+    full = replace(candidate(1, 0, 6), kv_free=1, busy_from=0)
     with pytest.raises(NoRoomError):
         Route(BLOCKS, chosen=[Span(full.peer, 0, 6)]).mend([full])
 

@@ -190,7 +190,7 @@ def test_busy_nodes_are_not_asked_again_and_the_error_says_how_full_they_are(rou
     before = list(route.hops)
     route.positions = 100
     route.hops[1].failed = True
-    busy = replace(candidate(9, 1, 5), kv_free=7, busy=True)
+    busy = replace(candidate(9, 1, 5), kv_free=7, busy_from=0)
     with pytest.raises(NoRoomError, match=f"serves blocks 2:4 .*: 100 positions .* free are 7 on {busy.peer[-6:]}"):
         route.mend([candidate(1, 0, 2), busy, candidate(3, 4, 6)])
     assert route.hops == before
@@ -237,7 +237,7 @@ def test_a_repair_that_only_strangers_could_do_is_refused(candidate: Make) -> No
 
 
 def test_a_trusted_peer_that_is_busy_is_not_said_to_be_missing(candidate: Make) -> None:
-    mine = replace(candidate(1, 0, 6), busy=True, kv_free=0)
+    mine = replace(candidate(1, 0, 6), busy_from=0, kv_free=0)
     with pytest.raises(NoRoomError, match=f"0 on {mine.peer[-6:]}"):
         Route(BLOCKS, frozenset({mine.peer})).mend([mine, candidate(2, 0, 6)])
 

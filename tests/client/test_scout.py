@@ -112,9 +112,9 @@ def test_a_repair_goes_by_what_nodes_at_hand_said_lately_if_that_will_do(
         return {candidate.peer: candidate for candidate in found}
 
     recent = at_hand()
-    assert {peer: (one.kv_free, one.busy) for peer, one in recent.items()} == {
-        node.peer: (KV, False),
-        other.peer: (KV, True),
+    assert {peer: (one.kv_free, one.busy_from) for peer, one in recent.items()} == {
+        node.peer: (KV, None),
+        other.peer: (KV, 0),
     }
     assert at_hand(enough=3)[node.peer].kv_free is None, "not enough: all are asked"
     connection.view._aside[node.peer] = (float("inf"), 1)
@@ -154,7 +154,7 @@ def test_a_busy_node_is_named_as_one(swarm: Swarm, connection: Connection) -> No
     node = swarm.nodes[1]
     swarm.run(node.serve(*WHOLE))
     connection.view.leave_alone(node.peer, 60.0)
-    assert met(connection, Effort.FORGIVE)[node.peer].busy
+    assert met(connection, Effort.FORGIVE)[node.peer].busy_from == 0
 
 
 def test_only_so_many_are_met_but_trusted_ones_and_somebody_for_every_block(

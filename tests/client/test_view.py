@@ -141,9 +141,17 @@ def test_a_busy_node_is_left_alone_for_as_long_as_it_says_within_bounds(
     view: View, clock: Clock, said_s: float, wait_s: float
 ) -> None:
     view.leave_alone(PEER, said_s)
-    assert view.is_busy(PEER)
+    assert view.busy_from(PEER) == 0
     assert not view.is_aside(PEER)
     clock.now_s += wait_s - 0.01
-    assert view.is_busy(PEER)
+    assert view.busy_from(PEER) == 0
     clock.now_s += 0.02
-    assert not view.is_busy(PEER)
+    assert view.busy_from(PEER) is None
+
+
+def test_who_was_too_small_for_a_large_session_is_asked_by_smaller_ones(view: View) -> None:
+    view.leave_alone(PEER, 30.0, 1000)
+    assert view.busy_from(PEER) == 1000
+    view.leave_alone(PEER, 30.0, 10)
+    view.leave_alone(PEER, 30.0, 500)
+    assert view.busy_from(PEER) == 10
