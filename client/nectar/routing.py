@@ -33,8 +33,8 @@ class Candidate:
     """A node that serves blocks [start, stop): `decode_s` for a token through all of them, `rtt_s` from here.
 
     A step waits `wait_s` there before it runs. Of `kv_total` positions of KV a session that does not pay may have
-    `kv_free`; both are None if the node did not say. It wants to be left alone by sessions of `busy_from` positions or more. `ledger` is the one whose
-    holds it takes, if it takes any.
+    `kv_free`; both are None if the node did not say. Sessions of `busy_from` positions or more shall leave it alone.
+    `ledger` is the one whose holds it takes, if it takes any.
     """
 
     peer: PeerID
