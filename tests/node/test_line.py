@@ -11,7 +11,7 @@ seconds = st.floats(1e-5, 1.0)
 @given(seconds, seconds, st.lists(st.integers(1, 512), min_size=20, max_size=40), seconds)
 def test_a_line_is_found(fixed_s: float, row_s: float, sizes: list[int], prior_s: float) -> None:
     line = Line()
-    for rows in (*sizes, 1, 512):
+    for rows in (*(1 << size for size in range(10)), *sizes):  # no size that would be taken for an interruption
         line.count(rows, fixed_s + row_s * rows, prior_s)
     assert line.row_s(prior_s) == pytest.approx(row_s, rel=0.01, abs=1e-4)
     assert line.at(sizes[-1], prior_s) == pytest.approx(fixed_s + row_s * sizes[-1], rel=0.02, abs=0.02)
