@@ -3,8 +3,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN = .venv/bin
-# Tests without peers, whose processes may share the machine with others'.
-APART = tests/economy tests/families tests/ledger tests/ledger_client tests/node tests/protocol
+# Tests that may share the machine with others'.
+APART = tests/benchmarks tests/client tests/economy tests/examples tests/families tests/ledger tests/ledger_client tests/node tests/protocol
 
 .PHONY: demo test test-slow lint bench clean
 

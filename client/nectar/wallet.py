@@ -116,7 +116,7 @@ class Wallet:
                 raise RequestError(f"the request is for the ledger {command.ledger.hex()}; this is {ledger.hex()}")
             signed = complete_request(request, self.identity)
         except ProtocolError as error:
-            raise RequestError(str(error)) from error
+            raise RequestError(f"this is no node's request: {error}") from error
         return command.node, self.client.send_command(signed).index
 
     def _move(self, kind: type[FundPurse | WithdrawPurse], amount_ucr: int) -> int | None:

@@ -30,7 +30,7 @@ def parse_request(text: str) -> tuple[BindPayee, bytes]:
     try:
         data = bytes.fromhex(text.strip())
     except ValueError as error:
-        raise MalformedError("this is not a node's request: copy the whole line that the node prints") from error
+        raise MalformedError("copy the whole line that the node prints") from error
     command, signature = BindPayee.unpack(data[:-SIGNATURE_SIZE]), data[-SIGNATURE_SIZE:]
     role, _ = command.signers()
     verify(command.node, role, command.pack(), signature)

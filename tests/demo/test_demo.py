@@ -61,7 +61,7 @@ def test_the_demo_finishes_the_sentence_after_the_kill_earns_spends_and_its_book
     [
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        signal.SIGKILL,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
     ],
     ids=lambda number: number.name,
 )

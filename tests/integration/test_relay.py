@@ -122,6 +122,7 @@ def text() -> str:
     return str(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
+@pytest.mark.slow
 def test_a_node_that_nobody_can_dial_finds_that_out_and_serves_through_a_relay(
     star: Star, bootstrap: Bootstrap, start: Callable[..., NodeProcess], text: str, tmp_path: Path
 ) -> None:

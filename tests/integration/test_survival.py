@@ -62,6 +62,7 @@ def last() -> list[NodeProcess]:
     return []
 
 
+@pytest.mark.slow
 def test_without_a_replacement_the_error_names_the_blocks_and_a_new_node_resumes_the_session(
     first: NodeProcess,
     last: list[NodeProcess],

@@ -20,6 +20,7 @@ def tiny_llama() -> Path:
     return MODEL_FOLDER
 
 
+@pytest.mark.slow  # a swarm for one command
 def test_the_command_pays_and_says_what_it_cost(
     team: list[PaidNode], ledger: Served, wallet_file: Path, client: LedgerClient
 ) -> None:

@@ -17,6 +17,8 @@ from tests.integration.credits.conftest import Hire, Open
 from tests.integration.credits.paidnode import PaidNode
 from tests.ledger.api.served import Served
 
+pytestmark = pytest.mark.slow  # nodes of their own, which lie
+
 NEW = 24
 # One node of four blocks does 320 units of decode, or 80 of prefill, for a token.
 
