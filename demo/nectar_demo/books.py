@@ -73,12 +73,11 @@ def read_owner(url: str, name: str, wallet_file: Path) -> Owner:
     return Owner(name, earned, balance.balance_ucr if balance else 0, purse.balance_ucr if purse else 0)
 
 
-def wait_for_epochs(url: str, count: int, timeout_s: float) -> bool:
-    """Until so many more epochs have ended; False if the time is over before."""
+def wait_for_credits(url: str, wallet_file: Path, amount_ucr: int, timeout_s: float) -> bool:
+    """Until an account has so much; False if the time is over before."""
     until_s = time.monotonic() + timeout_s
-    with LedgerClient(url) as client:
-        first = client.supply().epoch
-        while client.supply().epoch < first + count:
+    with Wallet.open(url, wallet_file) as wallet:
+        while (balance := wallet.balance()) is None or balance.balance_ucr < amount_ucr:
             if time.monotonic() > until_s:
                 return False
             time.sleep(LOOK_S)

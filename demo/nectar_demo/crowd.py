@@ -20,7 +20,7 @@ class Crowd:
         self._model, self._ids = model, ids
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._waits: list[tuple[float, float]] = []  # when a token came, and how long it was waited for
+        self._texts: list[tuple[float, float]] = []  # when one was done, and how long it took
         self.refused = 0
         self._threads = [threading.Thread(target=self._use, daemon=True) for _ in range(users)]
 
@@ -30,7 +30,7 @@ class Crowd:
 
     @property
     def tokens(self) -> int:
-        return len(self._waits)
+        return TOKENS * len(self._texts)
 
     def start(self) -> None:
         for thread in self._threads:
@@ -42,10 +42,9 @@ class Crowd:
         for thread in self._threads:
             thread.join()
 
-    def wait_ms(self, since_s: float) -> float:
-        """The median wait for a token since then (`time.perf_counter`)."""
-        waits = [wait_s for at_s, wait_s in self._waits if at_s >= since_s]
-        return 1e3 * statistics.median(waits) if waits else 0.0
+    def text_s(self, since_s: float) -> float:
+        """The median time for a page, of those done since then (`time.perf_counter`); 0 where there is none."""
+        return statistics.median([took_s for done_s, took_s in self._texts if done_s >= since_s] or [0.0])
 
     def _use(self) -> None:
         while not self._stop.is_set():
@@ -56,7 +55,7 @@ class Crowd:
                 self._stop.wait(AGAIN_S)
 
     def _generate(self) -> None:
-        stop, watch = self._stop, Watch(self)
+        stop, started_s = self._stop, time.perf_counter()
 
         class Stopped(StoppingCriteria):  # type: ignore[misc]  # Transformers has no types
             def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> bool:
@@ -69,29 +68,8 @@ class Crowd:
                 max_new_tokens=TOKENS,
                 min_new_tokens=TOKENS,
                 do_sample=False,
-                streamer=watch,
                 stopping_criteria=StoppingCriteriaList([Stopped()]),
             )
-
-    def waited(self, wait_s: float) -> None:
-        with self._lock:
-            self._waits.append((time.perf_counter(), wait_s))
-
-
-class Watch:
-    """A streamer that tells the crowd how long each token but the first was waited for."""
-
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd = crowd
-        self._last_s: float | None = None
-        self._count = 0
-
-    def put(self, value: Any) -> None:
-        now_s, last_s = time.perf_counter(), self._last_s
-        self._last_s = now_s
-        self._count += 1
-        if last_s is not None and self._count > 2:  # the prompt comes first, then the token that opens the session
-            self._crowd.waited(now_s - last_s)
-
-    def end(self) -> None:
-        pass
+        if not stop.is_set():
+            with self._lock:
+                self._texts.append((time.perf_counter(), time.perf_counter() - started_s))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nectar_demo import MODEL_FOLDER
-from nectar_demo.books import Books, read_books, wait_for_epochs, wait_until_settled
+from nectar_demo.books import Books, read_books, wait_for_credits, wait_until_settled
 from nectar_demo.cast import NETWORK, NODES, Cast, introductions
 from nectar_demo.crowd import Crowd
 from nectar_demo.sentence import Sentence, run_sentence, tokenize
@@ -24,9 +24,9 @@ from nectar_demo.tables import draw_books, draw_sentence, draw_spending
 
 USERS = 12
 PAGE_CHARACTERS = 1_000
-EPOCHS = 2  # in which the nodes earn before one of their owners spends
-EARN_S = 30.0
-SPENDER = "cleo"
+NEEDED_UCR = 55_000_000  # for a page at weight 8
+EARN_S = 60.0
+SPENDER = "ada"
 PICTURE_WIDTH = 104
 START_TITLE = "[bold]Starting a swarm of three nodes[/], of three owners, and its ledger, all on loopback …"
 SENTENCE_TITLE = "[bold]One sentence through the swarm[/], greedily, token by token:"
@@ -40,7 +40,7 @@ class Outcome:
 
     sentence: Sentence
     transcript: Text
-    free_wait_ms: float
+    crowd_s: float
     crowd_tokens: int
     spending: Spending
     books: Books
@@ -92,20 +92,20 @@ def play(prompt: str, cast: Cast, console: Console) -> Outcome:
         crowd.start()
         try:
             back.wait()
-            wait_for_epochs(cast.url, EPOCHS, EARN_S)
+            wait_for_credits(cast.url, cast.wallet(SPENDER), NEEDED_UCR, EARN_S)
             console.print(f"\n{SPEND_TITLE}")
             since_s = time.perf_counter()
-            spending = spend(cast, SPENDER)
-            free_wait_ms = crowd.wait_ms(since_s)
+            spending = spend(cast, SPENDER, page())
+            crowd_s = crowd.text_s(since_s)
         finally:
             crowd.stop()
-        console.print(draw_spending(spending, free_wait_ms, USERS))
+        console.print(draw_spending(spending, crowd_s, USERS))
     finally:
         connection.close()
     wait_until_settled(cast.url)
     books = read_books(cast.url, {name: cast.wallet(name) for name, _ in NODES})
     console.print(draw_books(books))
-    return Outcome(sentence, transcript, free_wait_ms, crowd.tokens, spending, books)
+    return Outcome(sentence, transcript, crowd_s, crowd.tokens, spending, books)
 
 
 def page() -> str:
@@ -123,7 +123,7 @@ def told(outcome: Outcome) -> dict[str, object]:
     spending = asdict(outcome.spending) | {"spent_ucr": str(outcome.spending.spent_ucr)}
     return asdict(outcome.sentence) | {
         "crowd_tokens": outcome.crowd_tokens,
-        "free_wait_ms": round(outcome.free_wait_ms, 1),
+        "crowd_s": round(outcome.crowd_s, 3),
         "spending": spending,
         "owners": owners,
         "supply": supply,
@@ -143,7 +143,7 @@ def save_picture(path: Path, cast: Cast, outcome: Outcome) -> None:
         console.print(f"\n{SENTENCE_TITLE}\n")
         console.print(outcome.transcript)
         console.print(f"\n{CROWD_TITLE}\n\n{SPEND_TITLE}")
-        console.print(draw_spending(outcome.spending, outcome.free_wait_ms, USERS))
+        console.print(draw_spending(outcome.spending, outcome.crowd_s, USERS))
         console.print(draw_books(outcome.books))
         path.write_text(re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="nectar demo"), flags=re.DOTALL))
 

@@ -9,41 +9,38 @@ from typing import Any
 
 from nectar_demo import MODEL_FOLDER
 from nectar_demo.cast import Cast
+from nectar_demo.crowd import TOKENS
 from nectar_demo.errors import DemoError
 from nectar_demo.processes import clean_environment
 
 WEIGHT = 8
-TOKENS = 64
 GENERATE_S = 90.0
-PROMPT = "The function returns"
 
 
 @dataclass(frozen=True)
 class Spending:
-    """Two `nectar generate`, at the same time and in the same crowd: one pays at weight 8, the other nothing. The waits
-    are medians for a token.
-    """
+    """Two `nectar generate` of the same page, at the same time in the same crowd: one pays, the other nothing."""
 
     who: str
     weight: int
-    paid_wait_ms: float
-    free_wait_ms: float
+    paid_s: float
+    free_s: float
     spent_ucr: int
 
 
-def spend(cast: Cast, who: str) -> Spending:
+def spend(cast: Cast, who: str, page: str) -> Spending:
     """Raises DemoError if one of the two does not get its text."""
     paying = ["--weight", str(WEIGHT), "--wallet", str(cast.wallet(who))]
     passer_by = cast.folder / "passer-by"
     passer_by.mkdir(exist_ok=True)
-    processes = [generate(cast, cast.wallet(who).parent, paying), generate(cast, passer_by, [])]
+    processes = [generate(cast, cast.wallet(who).parent, page, paying), generate(cast, passer_by, page, [])]
     paid, free = (result_of(process) for process in processes)
-    return Spending(who, WEIGHT, paid["token_ms"], free["token_ms"], int(paid["spent_ucr"]))
+    return Spending(who, WEIGHT, paid["seconds"], free["seconds"], int(paid["spent_ucr"]))
 
 
-def generate(cast: Cast, folder: Path, options: list[str]) -> "subprocess.Popen[str]":
+def generate(cast: Cast, folder: Path, page: str, options: list[str]) -> "subprocess.Popen[str]":
     """The command as its user would type it there."""
-    command = [sys.executable, "-m", "nectar.cli", "generate", PROMPT, "-m", str(MODEL_FOLDER), "-n", str(TOKENS)]
+    command = [sys.executable, "-m", "nectar.cli", "generate", page, "-m", str(MODEL_FOLDER), "-n", str(TOKENS)]
     command += [part for address in cast.addresses for part in ("-p", address)]
     command += ["--ledger", cast.url, "--json", *options]
     pipe = subprocess.PIPE

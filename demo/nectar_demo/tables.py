@@ -26,18 +26,17 @@ def draw_sentence(sentence: Sentence) -> Table:
     return table
 
 
-def draw_spending(spending: Spending, free_wait_ms: float, users: int) -> Table:
-    """How long a token was waited for, by class."""
-    paid, free = spending.paid_wait_ms, spending.free_wait_ms
-    longest = max(paid, free, free_wait_ms)
-    table = Table(title="Waiting for a token, by class", title_justify="left", show_header=False)
-    for who, wait_ms, style in (
-        (f"{spending.who}, weight {spending.weight}", paid, "green"),
-        ("a passer-by, free", free, "yellow"),
-        (f"the crowd of {users}, free", free_wait_ms, "yellow"),
+def draw_spending(spending: Spending, crowd_s: float, users: int) -> Table:
+    """How long a page took, by class."""
+    longest = max(spending.paid_s, spending.free_s, crowd_s)
+    table = Table(title="A page read and continued, by class", title_justify="left", show_header=False)
+    for who, took_s, style in (
+        (f"{spending.who}, weight {spending.weight}", spending.paid_s, "green"),
+        ("a passer-by, free", spending.free_s, "yellow"),
+        (f"the crowd of {users}, free", crowd_s, "yellow"),
     ):
-        bar = Text("━" * max(1, round(40 * wait_ms / longest)), style)
-        table.add_row(who, Text(f"{wait_ms:.0f} ms", justify="right"), bar)
+        bar = Text("━" * max(1, round(40 * took_s / longest)), style)
+        table.add_row(who, Text(f"{took_s:.1f} s", justify="right"), bar)
     return table
 
 

