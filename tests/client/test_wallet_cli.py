@@ -152,7 +152,7 @@ def test_a_node_is_bound_by_the_line_that_it_prints(nectar: Nectar, mine: Identi
     for wrong, words in (
         (make_request(node, person("another").public, ledger.world.ledger, now_ms), "not this wallet's"),
         (make_request(node, mine.public, bytes(32), now_ms), "this is"),
-        (request[:-2] + "00", "no node's request"),
+        (request[:-2] + "ff", "no node's request"),
         ("honey", "no node's request"),
     ):
         assert_one_line(nectar("bind", wrong), FAULTY, words)
