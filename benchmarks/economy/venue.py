@@ -11,6 +11,7 @@ from typing import Any
 
 from nectar.connection import Connection
 from nectar.model import AutoDistributedModelForCausalLM
+from nectar_demo.cast import earning, model_entry
 from nectar_demo.processes import NodeProcess
 from nectar_ledger.home import Home, Role
 from nectar_ledger.store.sequencer import unix_ms
@@ -19,9 +20,6 @@ from nectar_ledger_client.errors import RefusedError
 from nectar_protocol.commands import FundPurse, Grant, PublishModel
 from nectar_protocol.identity import Identity, PeerID, parse_peer_id
 from nectar_protocol.manifest import ModelID
-from nectar_protocol.modelentry import AuditState, ModelEntry
-from nectar_swarm.anatomy import load_config
-from nectar_swarm.costs import block_costs
 from nectar_swarm.keyfile import load_or_create_key
 from nectar_swarm.source import open_source
 
@@ -92,11 +90,10 @@ def open_places(stages: Mapping[str, Stage]) -> Iterator[dict[str, Place]]:
         wallet, owner = folder / "wallet.key", folder / "owner.key"
         home = found(folder / "ledger", list(models.values()), load_or_create_key(wallet))
         ledger = stack.enter_context(serving(home)).url
-        earning = ["--ledger", ledger, "--owner", load_or_create_key(owner).public.hex(), "--owner-key", str(owner)]
         nodes: dict[str, NodeProcess] = {}
 
         for key, stage in stages.items():
-            options = [*earning, "--profile", stage.profile, "--drain", "0"]
+            options = [*earning(ledger, owner), "--profile", stage.profile, "--drain", "0"]
             blocks = f"0:{stage.blocks}"
             nodes[key] = NodeProcess(key, folder, models[stage.size], blocks, options=options, within=within)
             stack.callback(nodes[key].stop)
@@ -129,9 +126,8 @@ def found(root: Path, models: list[Path], payer: Identity) -> Home:
     ledger, expires_ms = ledger_id(home), unix_ms() + COMMAND_MS
     commands = []
     for model in models:
-        source = open_source(str(model), "main")
-        entry = ModelEntry(source.manifest.model_id, 1, AuditState.SHADOW, block_costs(load_config(source)))
-        commands.append(PublishModel(ledger, new_id(), expires_ms, publisher.public, entry).signed(publisher))
+        publish = PublishModel(ledger, new_id(), expires_ms, publisher.public, model_entry(model))
+        commands.append(publish.signed(publisher))
     grant = Grant(ledger, new_id(), expires_ms, operator.public, payer.public, GRANT_UCR)
     record(home, [
         *commands, grant.signed(operator),

@@ -16,7 +16,7 @@ from nectar_protocol.record import MAX_COUNT
 from nectar_protocol.tally import grown
 
 SLACK = Fraction(5, 4)  # for drafts that are rolled back, and for replays
-PAID_TOKENS = 512  # of a step that is paid for: nodes do no more without a signature
+PAID_TOKENS = 512  # of a step that is paid for; nodes do twice as much before they want a signature
 RAISE_AT = Fraction(3, 4)  # of a cap
 GROWTH = 2
 

@@ -19,7 +19,7 @@ TIMEOUT_S = 4.0
 RETRIES = Retries(tries=2, first_s=0.1, longest_s=1.0)
 DOWN_S = 30.0  # how long a ledger that did not answer is not asked again
 UNKNOWN_S = 60.0  # nor for what it did not know
-NOT_FOUND = 404
+COMMAND_LIFE_MS = 300_000
 TIME = re.compile(r"\b(\d{13,15})\b")  # the only number of that size in such a refusal
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class Ledger:
             try:
                 self._facts.models[model] = await self.client.model(model)
             except RefusedError as error:
-                if error.status != NOT_FOUND:
+                if not error.is_not_found:
                     raise
                 self.forget_model(model)
 
@@ -134,7 +134,7 @@ class Ledger:
                 await self.client.node(node)
                 self._facts.bound.add(node)
             except RefusedError as error:
-                if error.status != NOT_FOUND:
+                if not error.is_not_found:
                     raise
                 self._facts.unknown_s[node] = time.monotonic()
 

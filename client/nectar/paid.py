@@ -8,7 +8,7 @@ from nectar_swarm.frames import Kind
 from nectar_swarm.link import Link
 from nectar_swarm.messages import Error, ErrorCode, Neighbours, Open, Step
 
-from nectar.caps import Extent
+from nectar.caps import PAID_TOKENS, Extent
 from nectar.connection import Connection
 from nectar.errors import PaymentError
 from nectar.payer import Payer
@@ -16,8 +16,6 @@ from nectar.purse import Purse
 from nectar.route import Hop
 from nectar.session import Session
 from nectar.spent import Spent
-
-MOST_TOKENS = 512  # of a step; nodes do twice as much before they want a signature
 
 
 class PaidSession(Session):
@@ -45,7 +43,7 @@ class PaidSession(Session):
         return super().step(hidden, *arguments, **options)
 
     def _most_positions(self, batch: int, vector_bytes: int) -> int:
-        return min(super()._most_positions(batch, vector_bytes), MOST_TOKENS // batch)
+        return min(super()._most_positions(batch, vector_bytes), PAID_TOKENS // batch)
 
     # In the loop
 

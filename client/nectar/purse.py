@@ -24,9 +24,8 @@ from nectar_protocol.receipt import SignedReceipt
 
 from nectar.caps import Extent, Purchase
 from nectar.errors import BudgetError, InsufficientFundsError, PaymentError
-from nectar.ledger import NOT_FOUND, Ledger
+from nectar.ledger import COMMAND_LIFE_MS, Ledger
 
-COMMAND_LIFE_MS = 300_000
 LIFE = 0.9  # of the longest life of a hold: clocks differ
 TRIES = 4  # each of another reason
 PROFILES = frozenset(Profile)
@@ -243,7 +242,7 @@ async def _or_nothing(asked: Awaitable[Balance | PurseBalance]) -> int:
     try:
         return (await asked).balance_ucr
     except RefusedError as error:
-        if error.status != NOT_FOUND:
+        if not error.is_not_found:
             raise
         return 0
 

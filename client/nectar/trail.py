@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-SIZE = 32
+from nectar_protocol.commitment import SIZE
 
 
 def joined(digests: Sequence[Sequence[bytes]]) -> bytes:

@@ -23,9 +23,8 @@ from nectar_swarm.keyfile import load_or_create_key
 
 from nectar.errors import RequestError
 from nectar.home import data_folder
-from nectar.ledger import NOT_FOUND
+from nectar.ledger import COMMAND_LIFE_MS
 
-COMMAND_LIFE_MS = 300_000
 T = TypeVar("T")
 
 
@@ -66,7 +65,7 @@ class Wallet:
         try:
             return self.client.balance(self.account)
         except RefusedError as error:
-            if error.status != NOT_FOUND:
+            if not error.is_not_found:
                 raise
             return None
 
@@ -75,7 +74,7 @@ class Wallet:
         try:
             return self.client.purse(self.identity)
         except RefusedError as error:
-            if error.status != NOT_FOUND:
+            if not error.is_not_found:
                 raise
             return None
 
@@ -133,5 +132,5 @@ def _known(lines: Iterator[T]) -> Iterator[T]:
     try:
         yield from lines
     except RefusedError as error:
-        if error.status != NOT_FOUND:
+        if not error.is_not_found:
             raise

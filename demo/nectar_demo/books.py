@@ -73,15 +73,15 @@ def read_owner(url: str, name: str, wallet_file: Path) -> Owner:
     return Owner(name, earned, balance.balance_ucr if balance else 0, purse.balance_ucr if purse else 0)
 
 
-def wait_for_credits(url: str, wallet_file: Path, amount_ucr: int, timeout_s: float) -> bool:
-    """Until an account has so much; False if the time is over before."""
+def wait_for_credits(url: str, wallet_file: Path, amount_ucr: int, timeout_s: float) -> None:
+    """Until an account has so much; not for ever."""
     until_s = time.monotonic() + timeout_s
     with Wallet.open(url, wallet_file) as wallet:
-        while (balance := wallet.balance()) is None or balance.balance_ucr < amount_ucr:
-            if time.monotonic() > until_s:
-                return False
+        while time.monotonic() < until_s:
+            balance = wallet.balance()
+            if balance is not None and balance.balance_ucr >= amount_ucr:
+                return
             time.sleep(LOOK_S)
-    return True
 
 
 def wait_until_settled(url: str) -> None:

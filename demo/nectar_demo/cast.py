@@ -99,16 +99,21 @@ class Cast:
 def found_ledger(root: Path, model: Path = MODEL_FOLDER, policy: Policy = POLICY) -> Home:
     """A new ledger that knows a model and what its blocks cost."""
     home = Home.create(root, NETWORK, policy)
-    source, publisher = open_source(str(model), "main"), home.identity(Role.POLICY)
-    entry = ModelEntry(source.manifest.model_id, 1, AuditState.SHADOW, block_costs(load_config(source)))
+    publisher = home.identity(Role.POLICY)
     database = home.database()
     try:
         id, expires_ms = secrets.token_bytes(16), time.time_ns() // 1_000_000 + COMMAND_MS
-        command = PublishModel(read_genesis(database)[0], id, expires_ms, publisher.public, entry)
+        command = PublishModel(read_genesis(database)[0], id, expires_ms, publisher.public, model_entry(model))
         home.record(database, [Obey(command.signed(publisher), new_salt())])
     finally:
         database.writing.dispose()
     return home
+
+
+def model_entry(model: Path) -> ModelEntry:
+    """The first version of what the blocks of the model in a folder cost."""
+    source = open_source(str(model), "main")
+    return ModelEntry(source.manifest.model_id, 1, AuditState.SHADOW, block_costs(load_config(source)))
 
 
 def earning(url: str, key_file: Path) -> list[str]:

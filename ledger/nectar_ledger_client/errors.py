@@ -1,5 +1,7 @@
 """The error tree of the ledger's client. Every message says what to do."""
 
+from http import HTTPStatus
+
 
 class LedgerClientError(Exception):
     """Something went wrong between this client and its ledger."""
@@ -25,6 +27,11 @@ class RefusedError(LedgerClientError):
         self.code = code
         self.message = message
         self.status = status
+
+    @property
+    def is_not_found(self) -> bool:
+        """Does the ledger have no such thing?"""
+        return self.status == HTTPStatus.NOT_FOUND
 
 
 class UntrustedError(LedgerClientError):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nectar_protocol.codec import Reader, uint
+from nectar_protocol.commitment import SIZE as DIGEST_SIZE
 from nectar_protocol.commitment import Digests, StepHeader, StepKind
 from nectar_protocol.errors import MalformedError
 from nectar_protocol.identity import SIGNATURE_SIZE
@@ -22,7 +23,6 @@ from nectar_protocol.tally import Counted
 
 from nectar_swarm.tensors import MAX_BATCH
 
-DIGEST_SIZE = 32
 MAX_STEPS = 4096
 MAX_POSITIONS = 1 << 20
 HEAD = struct.Struct("!IIIIBxH")

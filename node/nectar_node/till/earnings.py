@@ -10,7 +10,6 @@ from nectar_protocol.identity import PublicKey
 from nectar_node.till.spool import Spool, State
 
 RELEASED, BURNED = "released", "burned"
-NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Paid:
         try:
             view = client.node(node)
         except RefusedError as error:
-            if error.status != NOT_FOUND:
+            if not error.is_not_found:
                 raise
             return cls(None)
         closed = {RELEASED: 0, BURNED: 0}

@@ -19,7 +19,6 @@ from nectar_node.till.till import Till
 ROUND_S = 30.0
 CURIOUS_S = 1.0  # between two rounds at least, whatever holds name
 FRESH_MS = 86_400_000  # what a request for binding is good for at least when it is told
-NOT_FOUND = 404
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class Registrar:
         try:
             facts.learn_model(await self._client.model(self._till.model))
         except RefusedError as error:
-            if error.status != NOT_FOUND:
+            if not error.is_not_found:
                 raise
             self._tell("the ledger has no entry for this model: it is served unmetered until there is one")
 
@@ -90,7 +89,7 @@ class Registrar:
         try:
             node = await self._client.node(self._till.identity.public)
         except RefusedError as error:
-            if error.status != NOT_FOUND:
+            if not error.is_not_found:
                 raise
             await self._bind(facts)
             return
