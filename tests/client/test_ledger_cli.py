@@ -6,13 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nectar.cli import main
 from nectar.cli.ledger import model, running
 from nectar_ledger.store.engines import open_database
 from nectar_ledger.store.reading import read_rows
@@ -20,27 +17,10 @@ from nectar_ledger.store.tables import accounts
 from nectar_protocol.identity import Identity
 from nectar_protocol.note import NoteKey
 
-FAULTY, USAGE, UNREACHABLE = 3, 2, 4
+from tests.client.commandline import FAULTY, UNREACHABLE, USAGE, Nectar, assert_one_line, runner
+
 NETWORK = "ledger.example/test"
 ALICE = Identity.from_seed(bytes(32))
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What `--json` printed, one object a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    def json(self) -> dict[str, Any]:
-        (only,) = self.lines()
-        return only
-
-
-Nectar = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -49,19 +29,9 @@ def nectar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setenv("NECTAR_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     # For a process that is the command's alone.
-    monkeypatch.setattr(main, "skip_unused_imports", lambda: None)
     for module in (model, running):
         monkeypatch.setattr(module, "configure_logging", lambda verbose: None)
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["nectar", "ledger", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main.run()
-        printed = capsys.readouterr()
-        return Ran(exit.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]  # an int, as run gives it
-
-    return run
+    return runner("ledger", monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -69,13 +39,6 @@ def ledger(nectar: Nectar, tmp_path: Path) -> Path:
     """The folder of a new ledger."""
     assert nectar("init", NETWORK).code == 0
     return tmp_path / "home" / "ledger"
-
-
-def assert_one_line(ran: Ran, code: int, *words: str) -> None:
-    assert ran.code == code, ran.err
-    (line,) = ran.err.splitlines()
-    for word in words:
-        assert word in line
 
 
 def write_policy(path: Path, toml: str, **changes: str) -> Path:

@@ -1,43 +1,21 @@
 """`nectar wallet` as its owner meets it, on a ledger that runs."""
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from nectar.cli import main
 from nectar_ledger_client.binding import make_request
 from nectar_protocol.identity import Identity
 from nectar_protocol.policy import EXAMPLE
 from nectar_swarm.keyfile import create_key, load_key
 
+from tests.client.commandline import FAULTY, UNREACHABLE, USAGE, Nectar, assert_one_line, runner
 from tests.ledger.api.served import LiveClock, Served, serve
 from tests.ledger.world import World, person
 
-FAULTY, USAGE, UNREACHABLE = 3, 2, 4
 STEP = 1_000_000  # µcr: a purse moves whole credits here
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What `--json` printed, one object a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    def json(self) -> dict[str, Any]:
-        (only,) = self.lines()
-        return only
-
-
-Nectar = Callable[..., Ran]
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +34,7 @@ def nectar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setenv("NECTAR_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "skip_unused_imports", lambda: None)  # for a process that is the command's alone
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["nectar", "wallet", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            main.run()
-        printed = capsys.readouterr()
-        return Ran(exit.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]  # an int, as run gives it
-
-    return run
+    return runner("wallet", monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -77,13 +45,6 @@ def mine(nectar: Nectar, ledger: Served, monkeypatch: pytest.MonkeyPatch, tmp_pa
     identity = load_key(tmp_path / "home" / "wallet.key")
     ledger.record(ledger.world.grant(identity, 10 * STEP))
     return identity
-
-
-def assert_one_line(ran: Ran, code: int, *words: str) -> None:
-    assert ran.code == code, ran.err
-    (line,) = ran.err.splitlines()
-    for word in words:
-        assert word in line
 
 
 def test_a_wallet_is_made_on_first_use_for_its_owner_alone(nectar: Nectar, ledger: Served, tmp_path: Path) -> None:

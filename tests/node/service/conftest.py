@@ -18,6 +18,7 @@ from nectar_node.till.till import Till
 from nectar_swarm.host import Host, Listen
 from nectar_swarm.messages import Step
 
+from tests.ledger.api.served import Clock
 from tests.node.service.peers import HANGS_S, KV, MODEL, HandMade, alone, equal, request, span_of
 from tests.node.sessions import START, STOP, noise
 
@@ -31,6 +32,12 @@ def archive() -> Iterator[Archive]:
     archive = Archive(1 << 30)
     yield archive
     archive.close()
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    """Of what a test hands it to."""
+    return Clock()
 
 
 @pytest.fixture(scope="module")

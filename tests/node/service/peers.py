@@ -1,6 +1,7 @@
 """Clients and neighbours made by hand: they send what a test says, and keep what comes."""
 
 import asyncio
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from functools import partial
 from itertools import accumulate, count
 from typing import Any
 
+import pytest
 import torch
 from nectar_node.service import Service
 from nectar_node.span import SpanModel
@@ -98,6 +100,18 @@ def span_of(service: Service) -> SpanModel:
     """The span of a service on one device."""
     (stage,) = service.loaded.stages
     return stage.span
+
+
+def held_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until this is set, no step of the service is computed."""
+    gate, forward = threading.Event(), span_of(service).forward
+
+    def held(*args: Any, **kwargs: Any) -> torch.Tensor:
+        gate.wait()
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(span_of(service), "forward", held)
+    return gate
 
 
 def request(generation: int = 1, **changes: Any) -> Open:

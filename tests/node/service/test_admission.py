@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +11,7 @@ from nectar_node.archive import Archive
 from nectar_node.service import Service
 from nectar_swarm.messages import ErrorCode, Routed, Step
 
-from tests.node.service.peers import HANGS_S, KV, HandMade, close, numbers, request, span_of
+from tests.node.service.peers import HANGS_S, KV, HandMade, close, held_up, numbers, request, span_of
 from tests.node.sessions import WIDTH, Turn, noise, recomputed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -139,13 +137,7 @@ async def test_the_one_that_was_unused_for_longest_is_evicted(
 async def test_a_session_with_steps_that_wait_keeps_its_kv(
     service: Service, client: HandMade, stranger: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, forward = threading.Event(), span_of(service).forward
-
-    def held(*args: Any, **kwargs: Any) -> torch.Tensor:
-        gate.wait()
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(span_of(service), "forward", held)
+    gate = held_up(service, monkeypatch)
     number = await client.open(request())
     client.send(number, Step(1, 1, 0, noise(1, 2)))
     await client.status()

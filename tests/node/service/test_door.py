@@ -26,11 +26,6 @@ MALLORY = person("mallory")
 
 
 @pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
 def till(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[Till]:
     till = new_till(tmp_path_factory.mktemp("node"), clock)
     yield till

@@ -36,11 +36,6 @@ def archive() -> Iterator[Archive]:
 
 
 @pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
 def till(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[Till]:
     till = new_till(tmp_path_factory.mktemp("node"), clock)
     yield till

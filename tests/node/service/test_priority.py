@@ -1,17 +1,15 @@
 """KV and places for sessions that pay: of those that do not, and never the other way round."""
 
-import threading
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 from nectar_node import admission
 from nectar_node.engine import Engine
 from nectar_node.fairqueue import FairQueue
 from nectar_node.service import Service
 from nectar_swarm.messages import ErrorCode, Open, Step
 
-from tests.node.service.peers import KV, HandMade, close, numbers, request, span_of
+from tests.node.service.peers import KV, HandMade, close, held_up, numbers, request, span_of
 from tests.node.sessions import noise, recomputed, turns_of
 
 
@@ -125,13 +123,7 @@ async def test_free_sessions_make_way_first_the_one_unused_for_longest_before_th
 async def test_a_free_session_keeps_its_kv_while_a_step_of_it_waits(
     service: Service, client: HandMade, stranger: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, forward = threading.Event(), span_of(service).forward
-
-    def held(*args: Any, **kwargs: Any) -> torch.Tensor:
-        gate.wait()
-        return forward(*args, **kwargs)
-
-    monkeypatch.setattr(span_of(service), "forward", held)
+    gate = held_up(service, monkeypatch)
     number = await client.open(request())
     client.send(number, Step(1, 1, 0, noise(1, 2)))
     await client.status()
